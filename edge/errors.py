@@ -1,0 +1,23 @@
+"""The errors of the device side.
+
+EdgeError
+├── ImageError       an image cannot be decoded or is not what a camera gives
+├── ContractError    a contract is of another version, or data does not fit it
+└── PackageError     a model package is incomplete or was changed after it was made
+"""
+
+
+class EdgeError(Exception):
+    """Base of every error that the device side raises on purpose."""
+
+
+class ImageError(EdgeError):
+    """An image cannot be decoded or is not what a camera gives."""
+
+
+class ContractError(EdgeError):
+    """A contract is of another version, or data does not fit it."""
+
+
+class PackageError(EdgeError):
+    """A model package is incomplete or was changed after it was made."""

@@ -1,0 +1,1 @@
+"""Thresholds on what ships, and how good it is."""

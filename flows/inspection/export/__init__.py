@@ -1,0 +1,1 @@
+"""From the trained model to a verified package for the device."""

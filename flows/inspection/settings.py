@@ -1,0 +1,275 @@
+"""Settings of one line: `line.toml` read into frozen dataclasses and checked once.
+
+A section of the file is a dataclass here. Unknown keys and wrong types are refused: the message names the file,
+the key, what was wanted and what was found.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from edge.contract import InputContract, Roi
+from inspection.errors import SettingsError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Backbone = Literal["mobilenet_v2", "mobilenet_v3_small", "resnet18", "efficientnet_b0", "squeezenet1_1"]
+Recipe = Literal["auto", "frozen", "finetune", "both"]
+
+_section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+
+
+@_section
+class LineSettings:
+    """Which line this is and where its data lives."""
+
+    name: str  # lower-case letters, digits, hyphens; at most 32: it enters topics, prefixes, component names
+    storage: str = ""  # folder or s3://bucket/prefix; "" = .lineside/ at the repository's root
+    topic_root: str = "lineside"  # first part of every MQTT topic
+
+
+@_section
+class DataSettings:
+    """Where the images are and how they are divided."""
+
+    source: str = ""  # folder of images; "sample" = the built-in generator; the flow's --data beats it
+    group_pattern: str = ""  # regular expression on the path; its first group names the part or lot; "" = each image
+    calibration_fraction: Fraction = 0.25  # share of all images that sets the thresholds
+    holdout_fraction: Fraction = 0.25  # share of all images that judges the model; a shipped validation set beats it
+    min_images_per_class: Count = 10  # fewer good or fewer bad images stop the flow
+    sample_images: Count = 400  # size of the built-in sample
+    sample_seed: Whole = 0  # seed of the built-in sample
+
+
+@_section
+class InputSettings:
+    """What the model sees of a picture."""
+
+    width: Annotated[int, Field(ge=32, le=512)] = 224  # px
+    height: Annotated[int, Field(ge=32, le=512)] = 224  # px
+    resize: Literal["squash", "letterbox", "center-crop"] = "squash"  # what to do when the aspect ratio differs
+    roi: Annotated[list[int], Field(max_length=4)] = field(
+        default_factory=list
+    )  # [left, top, width, height] px; [] = all
+    white_level: Annotated[int, Field(ge=255, le=65535)] = 65535  # 16-bit images: raw value that becomes 255
+    guard_margin: Positive = 0.5  # how far outside the range seen in training a picture may lie, in ranges
+
+    def contract(self) -> InputContract:
+        """The part of these settings that the device must follow."""
+        roi = Roi(*self.roi) if self.roi else None
+        return InputContract(
+            width=self.width, height=self.height, resize=self.resize, roi=roi, white_level=self.white_level
+        )
+
+
+@_section
+class AugmentationSettings:
+    """Which changes of a picture leave the part good or bad as it was."""
+
+    horizontal_flip: bool = True
+    vertical_flip: bool = True
+    rotation_deg: Annotated[float, Field(ge=0, le=45)] = 5.0  # largest, to either side
+    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.05  # largest change of size, as a share
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.03  # largest, as a share of the width and height
+    brightness: Annotated[float, Field(ge=0, le=0.5)] = 0.1  # largest, as a share of full scale
+    contrast: Annotated[float, Field(ge=0, le=0.9)] = 0.1  # largest relative change
+    noise: Annotated[float, Field(ge=0, le=64)] = 2.0  # standard deviation, grey levels of 255
+
+
+@_section
+class TrainingSettings:
+    """How the classifier is trained."""
+
+    backbone: Backbone = "mobilenet_v2"
+    weights: str = "imagenet"  # "imagenet" (torchvision's download), a file of a state dict, or "none"
+    recipe: Recipe = "auto"  # frozen features + logistic head, fine-tuning, both averaged, or a comparison of them
+    folds: Annotated[int, Field(ge=2, le=10)] = 3  # of the cross-validation that compares recipes
+    epochs: Count = 15  # of fine-tuning, at most
+    batch_size: Count = 16
+    learning_rate: Positive = 3e-4  # of the head when fine-tuning; the backbone gets a tenth of it
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    patience: Count = 4  # epochs without progress after which fine-tuning stops
+    views: Count = 4  # augmented views per image that the frozen recipe learns from
+    seed: Whole = 0
+    max_minutes: Annotated[float, Field(ge=0)] = 0.0  # stop training in good order after this long; 0 = no limit
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+
+@_section
+class ExportSettings:
+    """What ships, and what it must prove first."""
+
+    target: Literal["int8", "float32"] = "int8"
+    parity_images: Annotated[int, Field(ge=100)] = 1000  # compared at least; augmented copies fill up
+    max_auroc_loss: Fraction = 0.005  # of the converted model against the trained one
+    max_flip_rate: Fraction = 0.01  # images on the other side of the trained model's best threshold
+    min_correlation: Fraction = 0.98  # of the scores
+    confidence: Fraction = 0.95  # of the bounds printed
+    device_python: str = ""  # interpreter with the device's packages; "" = .venv-edge when it exists, else this one
+    device_benchmark: str = ""  # file with the output of `python -m edge --benchmark` on a device; "" = not measured
+
+
+@_section
+class OperatingPointSettings:
+    """What may go wrong, and how sure to be of it."""
+
+    max_escape_rate: Fraction = 0.05  # of bad parts, passed
+    max_overkill_rate: Fraction = 0.05  # of good parts, failed
+    max_review_rate: Annotated[float, Field(gt=0, le=1)] = 0.10  # of all parts, at expected_defect_rate
+    confidence: Fraction = 0.95  # of the bounds on the rates
+    priority: Annotated[list[Literal["escape", "overkill", "review"]], Field(min_length=3, max_length=3)] = field(
+        default_factory=lambda: ["escape", "overkill", "review"]
+    )  # the last gives way first
+    review_action: Literal["review", "fail", "pass"] = "review"  # what happens to a part under review
+    on_error: Literal["reject", "review"] = "reject"  # what happens to a part without a trustworthy score
+    expected_defect_rate: Fraction = 0.01  # on the line, for predictions per 1,000 parts
+    escape_cost: Positive = 100.0  # of one escape, in units of one false alarm
+    review_cost: Positive = 0.2  # of one review, in units of one false alarm
+
+
+@_section
+class RegistrySettings:
+    """Where model versions are kept."""
+
+    backend: Literal["local"] = "local"
+
+
+@_section
+class FleetSettings:
+    """Where models are deployed; filled by the deploy flow."""
+
+    backend: Literal["local"] = "local"
+
+
+@_section
+class FeedbackSettings:
+    """How doubtful images come back; filled by the retrain flow."""
+
+    backend: Literal["local"] = "local"
+
+
+@_section
+class Settings:
+    """All settings of one line."""
+
+    line: LineSettings
+    data: DataSettings = field(default_factory=DataSettings)
+    input: InputSettings = field(default_factory=InputSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
+    operating_point: OperatingPointSettings = field(default_factory=OperatingPointSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    fleet: FleetSettings = field(default_factory=FleetSettings)
+    feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
+
+    @property
+    def storage_root(self) -> str:
+        """Folder or s3:// prefix under which everything of every line is kept."""
+        return self.line.storage or str(REPOSITORY / ".lineside")
+
+    def digest(self, *sections: str) -> str:
+        """Sha256 (hex) of the named sections, the same on every machine."""
+        content = {name: dataclasses.asdict(getattr(self, name)) for name in sections}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def parse_settings(document: Mapping[str, Any], where: str) -> Settings:
+    """Check a parsed `line.toml`.
+
+    Args:
+        document: section name to section, as `tomllib` gives it.
+        where: name of the file, for messages.
+
+    Raises:
+        SettingsError: an unknown key, a wrong type, a value out of range; every fault is named.
+    """
+    try:
+        settings = TypeAdapter(Settings).validate_json(json.dumps(dict(document), default=str))
+    except ValidationError as error:
+        raise SettingsError(f"{where}: " + "; ".join(_describe(fault) for fault in error.errors())) from None
+    _check_across(settings, where)
+    return settings
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a `line.toml`.
+
+    Raises:
+        SettingsError: the file is missing, is not TOML or breaks a rule.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot read the line's settings ({error.strerror}); copy flows/lines/line.toml and adapt it"
+        ) from error
+    return parse_settings(parse_toml(text, str(path)), str(path))
+
+
+def parse_toml(text: str, where: str = "line settings") -> dict[str, Any]:
+    """Parse TOML with an error that names the file.
+
+    Raises:
+        SettingsError: the text is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{where}: not valid TOML: {error}") from None
+
+
+def _describe(fault: Any) -> str:
+    *sections, key = [str(part) for part in fault["loc"]] or ["file"]
+    place = f"[{'.'.join(sections)}] {key}" if sections else f"[{key}]"
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{place}: unknown key, remove it or see flows/lines/line.toml for the keys there are"
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{place}: missing, see flows/lines/line.toml"
+    return f"{place}: {fault['msg'].lower()}, found {fault['input']!r}"
+
+
+def _check_across(settings: Settings, where: str) -> None:
+    """Check what a single field cannot show."""
+    faults = []
+    if not LINE_NAME.fullmatch(settings.line.name):
+        faults.append(
+            f"[line] name: want 1-32 of a-z, 0-9 and hyphens, no hyphen at either end, found {settings.line.name!r}"
+        )
+    if not TOPIC_ROOT.fullmatch(settings.line.topic_root):
+        faults.append(f"[line] topic_root: want names joined by '/', found {settings.line.topic_root!r}")
+    if settings.data.calibration_fraction + settings.data.holdout_fraction > 0.8:
+        faults.append(
+            "[data] calibration_fraction + holdout_fraction: want at most 0.8, so that training keeps a fifth"
+        )
+    try:
+        pattern = re.compile(settings.data.group_pattern)
+        if settings.data.group_pattern and pattern.groups < 1:
+            faults.append("[data] group_pattern: want a group in parentheses that names the part or lot, found none")
+    except re.error as error:
+        faults.append(f"[data] group_pattern: not a regular expression: {error}")
+    roi = settings.input.roi
+    if roi and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
+        faults.append(f"[input] roi: want [left, top, width, height] in px, found {roi}")
+    if sorted(settings.operating_point.priority) != ["escape", "overkill", "review"]:
+        faults.append(
+            "[operating_point] priority: want each of escape, overkill, review once, "
+            f"found {settings.operating_point.priority}"
+        )
+    if faults:
+        raise SettingsError(f"{where}: " + "; ".join(faults))
