@@ -1,0 +1,51 @@
+"""Which line a flow runs for, from its command line.
+
+Metaflow resolves `--config line FILE` against the working directory. Here a file name is also found beside the
+flow, so that `--config line lines/bottles.toml` means the same from everywhere.
+"""
+
+from pathlib import Path
+
+from inspection.errors import SettingsError
+
+SAMPLE_LINE = "lines/sample.toml"
+OWN_LINE = "lines/line.toml"
+
+
+def with_line(arguments: list[str], flow_file: Path) -> list[str]:
+    """Complete a flow's command line with the settings file of its line.
+
+    Without `--config line`, the built-in sample line is meant, or, when `--data` names images of one's own, the
+    defaults of `lines/line.toml`.
+
+    Args:
+        arguments: `sys.argv[1:]` of a flow.
+        flow_file: the flow's file; relative names are looked up in its folder when they are not in the working
+            directory.
+
+    Returns:
+        The command line to hand to Metaflow.
+
+    Raises:
+        SettingsError: the named file is in neither place.
+    """
+    if any(argument.startswith("--config-value") for argument in arguments):
+        return arguments
+    folder = flow_file.resolve().parent
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and arguments[index + 1 : index + 2] == ["line"] and len(arguments) > index + 2:
+            found = _find(arguments[index + 2], folder)
+            return [*arguments[: index + 2], str(found), *arguments[index + 3 :]]
+    own_images = any(argument == "--data" or argument.startswith("--data=") for argument in arguments)
+    return ["--config", "line", str(folder / (OWN_LINE if own_images else SAMPLE_LINE)), *arguments]
+
+
+def _find(name: str, folder: Path) -> Path:
+    given = Path(name).expanduser()
+    for candidate in (given, folder / given):
+        if candidate.is_file():
+            return candidate.resolve()
+    raise SettingsError(
+        f"--config line {name}: want a settings file, found none at {given.absolute()} nor at {folder / given}; "
+        f"copy {folder / OWN_LINE} and adapt it"
+    )

@@ -1,0 +1,53 @@
+"""The command line of a flow names its line."""
+
+from pathlib import Path
+
+import pytest
+
+from inspection.arguments import with_line
+from inspection.errors import SettingsError
+
+
+@pytest.fixture
+def flow_file(tmp_path: Path) -> Path:
+    lines = tmp_path / "flows" / "lines"
+    lines.mkdir(parents=True)
+    for name in ("sample", "line", "bottles"):
+        (lines / f"{name}.toml").write_text("")
+    return tmp_path / "flows" / "train_flow.py"
+
+
+def test_sample_line_is_the_default(flow_file: Path) -> None:
+    lines = flow_file.parent.resolve() / "lines"
+    assert with_line(["run"], flow_file) == ["--config", "line", str(lines / "sample.toml"), "run"]
+
+
+@pytest.mark.parametrize("flag", [["--data", "images"], ["--data=images"]])
+def test_images_of_ones_own_do_not_run_under_the_sample_settings(flow_file: Path, flag: list[str]) -> None:
+    lines = flow_file.parent.resolve() / "lines"
+    assert with_line(["run", *flag], flow_file) == ["--config", "line", str(lines / "line.toml"), "run", *flag]
+
+
+def test_a_line_file_is_found_beside_the_flow_from_any_folder(flow_file: Path, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = with_line(["--config", "line", "lines/bottles.toml", "run"], flow_file)
+    assert arguments == ["--config", "line", str(flow_file.parent.resolve() / "lines/bottles.toml"), "run"]
+
+
+def test_the_working_directory_comes_before_the_flows_folder(flow_file: Path, monkeypatch, tmp_path: Path) -> None:
+    here = tmp_path / "here" / "lines"
+    here.mkdir(parents=True)
+    (here / "bottles.toml").write_text("")
+    monkeypatch.chdir(here.parent)
+    arguments = with_line(["--config", "line", "lines/bottles.toml", "run"], flow_file)
+    assert arguments[2] == str((here / "bottles.toml").resolve())
+
+
+def test_a_missing_line_file_is_named_with_the_places_looked_at(flow_file: Path) -> None:
+    with pytest.raises(SettingsError, match=r"lines/none\.toml.*found none.*copy .*line\.toml"):
+        with_line(["--config", "line", "lines/none.toml", "run"], flow_file)
+
+
+def test_inline_settings_are_left_alone(flow_file: Path) -> None:
+    arguments = ["--config-value", "line", "{}", "run", "--data", "x"]
+    assert with_line(arguments, flow_file) == arguments
