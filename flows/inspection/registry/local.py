@@ -1,0 +1,291 @@
+"""The registry on this machine or in a bucket: plain objects under the line's storage root.
+
+    packages/<sha256>.zip                          the archive, named by its content
+    registry/<line>/000001.json                    entry of version 1, written once
+    registry/<line>/000001/events/0001.json        first decision on it, written once
+
+Nothing is ever changed or deleted. Entries and events are numbered without gaps and each is created exclusively, so
+of two writers one gets the number; the other reads what was written meanwhile and decides anew. The archive goes
+first: a registration killed half-way leaves an archive that nobody sees, and its retry goes on from there.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from inspection.errors import PackageError, RegistryError
+from inspection.registry.entries import Entry, dump_entry, dump_event, parse_entry, parse_event
+from inspection.registry.interface import (
+    SHA256,
+    Lineage,
+    ModelVersion,
+    PackageReference,
+    Status,
+    StatusChange,
+    check_line,
+    check_person,
+    check_transition,
+    is_retry,
+)
+from inspection.settings import Settings
+from inspection.storage import ObjectExistsError, Storage, open_storage
+
+ATTEMPTS = 1000  # each lost attempt means that another writer won one, so this many writers would have to be at it
+READERS = 16  # objects read at once: in a bucket each costs a round trip
+
+logger = logging.getLogger(__name__)
+
+
+def open_registry(settings: Settings) -> "LocalRegistry":
+    """The registry that a line's settings name."""
+    return LocalRegistry(open_storage(settings.storage_root))
+
+
+class LocalRegistry:
+    """Model versions as objects in a `Storage`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def register(self, package: PackageReference) -> ModelVersion:
+        """Store the archive and make a pending version of it, or return the version that this archive has already.
+
+        Raises:
+            RegistryError: the reference is incomplete or the metrics are not JSON.
+            PackageError: the archive is missing or is not the one that the reference names.
+        """
+        _check_reference(package)
+        dump_entry(package, 1, "", None, datetime.now(UTC))  # refuse what is not JSON before anything is stored
+        key = self._store_archive(package)
+        entries: dict[int, Entry] = {}
+        for _ in range(ATTEMPTS):
+            numbers = [number for number in self._numbers(package.line) if number not in entries]
+            entries |= zip(numbers, self._read_entries(package.line, numbers), strict=True)
+            for number in sorted(entries):
+                if entries[number].archive_sha256 == package.archive_sha256:
+                    logger.info("event=registered_already line=%s version=%d", package.line, number)
+                    return self.get(package.line, number)
+            version = max(entries, default=0) + 1
+            champion = self.latest(package.line)
+            document = dump_entry(package, version, key, champion.version if champion else None, datetime.now(UTC))
+            try:
+                self.storage.create(_entry_key(package.line, version), document)
+            except ObjectExistsError:
+                continue
+            logger.info(
+                "event=registered line=%s version=%d archive_sha256=%s", package.line, version, package.archive_sha256
+            )
+            return self.get(package.line, version)
+        raise RegistryError(
+            f"line {package.line}: no version number could be had in {ATTEMPTS} attempts, other writers were faster "
+            f"each time; see what writes to {self.storage.root}/registry/{package.line} and try again"
+        )
+
+    def approve(self, line: str, version: int, by: str, why: str) -> ModelVersion:
+        """Let a version be deployed."""
+        return self._change(line, version, "approved", by, why)
+
+    def reject(self, line: str, version: int, by: str, why: str) -> ModelVersion:
+        """Refuse a pending version."""
+        return self._change(line, version, "rejected", by, why)
+
+    def roll_back(self, line: str, version: int, by: str, why: str) -> ModelVersion:
+        """Withdraw an approved version."""
+        return self._change(line, version, "rolled-back", by, why)
+
+    def get(self, line: str, version: int) -> ModelVersion:
+        """One version."""
+        check_line(line)
+        key = _entry_key(line, version)
+        if version < 1 or not self.storage.exists(key):
+            raise RegistryError(self._describe_missing(line, version))
+        return self._read_versions(line, [version])[0]
+
+    def latest(self, line: str, status: Status = "approved") -> ModelVersion | None:
+        """The highest version that has this status; None when there is none."""
+        return next((version for version in reversed(self.list(line)) if version.status == status), None)
+
+    def list(self, line: str) -> tuple[ModelVersion, ...]:
+        """All versions of a line, oldest first."""
+        check_line(line)
+        return self._read_versions(line, self._numbers(line))
+
+    def lines(self) -> tuple[str, ...]:
+        """Names of the lines that have versions, sorted."""
+        names = (re.fullmatch(r"registry/([^/]+)/\d{6,}\.json", key) for key in self.storage.list("registry/"))
+        return tuple(sorted({match[1] for match in names if match}))
+
+    def fetch(self, line: str, version: int, folder: Path) -> Path:
+        """Unpack a version's package into `folder`, verifying every digest.
+
+        Raises:
+            PackageError: the archive is missing, or it or a file in it is not what was registered.
+        """
+        from inspection.export.package import read_archive  # reads packages through `edge`, which needs numpy
+
+        entry = self.get(line, version)
+        where = f"line {line} version {version}: {self.storage.root}/{entry.archive}"
+        if not self.storage.exists(entry.archive):
+            raise PackageError(
+                f"{where}: the archive is missing; restore it, or train again and register a new version"
+            )
+        archive = self.storage.local_copy(entry.archive)
+        found = file_sha256(archive)
+        if found != entry.archive_sha256:
+            raise PackageError(
+                f"{where}: the archive was changed after it was registered: want sha256 {entry.archive_sha256}, "
+                f"found {found}; restore it from a backup and do not deploy it"
+            )
+        contract = read_archive(archive, entry.archive_sha256, folder).contract
+        if (contract.line, contract.version) != (line, entry.contract_version):
+            raise PackageError(
+                f"{where}: want the package of line {line}, model {entry.contract_version}, found one of line "
+                f"{contract.line}, model {contract.version}; it was registered under a wrong name: reject it"
+            )
+        return folder
+
+    def lineage(self, line: str, version: int) -> Lineage:
+        """What a version was made from."""
+        return self.get(line, version).lineage
+
+    def _change(self, line: str, version: int, status: Status, by: str, why: str) -> ModelVersion:
+        check_person(by, why)
+        for _ in range(ATTEMPTS):
+            current = self.get(line, version)
+            if is_retry(current, status, by, why):
+                return current
+            check_transition(current, status)
+            event = dump_event(StatusChange(status, by, why, datetime.now(UTC)))
+            try:
+                self.storage.create(_event_key(line, version, len(current.history) + 1), event)
+            except ObjectExistsError:
+                continue  # somebody decided meanwhile: what was allowed may not be any more
+            logger.info("event=status_changed line=%s version=%d status=%s by=%r", line, version, status, by)
+            return self.get(line, version)
+        raise RegistryError(
+            f"line {line} version {version}: the decision could not be recorded in {ATTEMPTS} attempts, other writers "
+            f"were faster each time; see what writes to {self.storage.root}/registry/{line} and try again"
+        )
+
+    def _store_archive(self, package: PackageReference) -> str:
+        """Put the archive in its place; one that is there already is kept unless its content is damaged."""
+        key = f"packages/{package.archive_sha256}.zip"
+        if self.storage.exists(key):
+            found = file_sha256(self.storage.local_copy(key))
+            if found == package.archive_sha256:
+                return key
+            logger.warning("event=archive_replaced key=%s found_sha256=%s", key, found)
+        self.storage.upload(package.archive, key)
+        return key
+
+    def _numbers(self, line: str) -> tuple[int, ...]:
+        prefix = f"registry/{line}/"
+        names = (re.fullmatch(r"(\d{6,})\.json", key.removeprefix(prefix)) for key in self.storage.list(prefix))
+        return tuple(sorted(int(match[1]) for match in names if match))
+
+    def _read_entries(self, line: str, numbers: Sequence[int]) -> tuple[Entry, ...]:
+        keys = [_entry_key(line, number) for number in numbers]
+        entries = tuple(
+            parse_entry(data, f"{self.storage.root}/{key}") for key, data in zip(keys, self._read(keys), strict=True)
+        )
+        for entry, number, key in zip(entries, numbers, keys, strict=True):
+            if (entry.line, entry.version) != (line, number):
+                raise RegistryError(
+                    f"{self.storage.root}/{key}: want the entry of line {line} version {number}, found that of line "
+                    f"{entry.line} version {entry.version}; restore this object from a backup"
+                )
+        return entries
+
+    def _read_versions(self, line: str, numbers: Sequence[int]) -> tuple[ModelVersion, ...]:
+        events = self._read_events(line, numbers)
+        return tuple(_to_version(entry, events[entry.version]) for entry in self._read_entries(line, numbers))
+
+    def _read_events(self, line: str, numbers: Sequence[int]) -> dict[int, tuple[StatusChange, ...]]:
+        prefix = f"registry/{line}/" if len(numbers) != 1 else f"registry/{line}/{numbers[0]:06d}/events/"
+        keys: dict[int, dict[int, str]] = {number: {} for number in numbers}
+        for key in self.storage.list(prefix):
+            match = re.fullmatch(r"registry/[^/]+/(\d{6,})/events/(\d{4,})\.json", key)
+            if match and int(match[1]) in keys:
+                keys[int(match[1])][int(match[2])] = key
+        for number, found in keys.items():
+            if sorted(found) != list(range(1, len(found) + 1)):
+                raise RegistryError(
+                    f"{self.storage.root}/registry/{line}/{number:06d}/events: want decisions 1 to {max(found)}, "
+                    f"found {sorted(found)}; restore the missing objects from a backup"
+                )
+        ordered = [(number, keys[number][event]) for number in numbers for event in sorted(keys[number])]
+        events: dict[int, tuple[StatusChange, ...]] = dict.fromkeys(numbers, ())
+        for (number, key), data in zip(ordered, self._read([key for _, key in ordered]), strict=True):
+            events[number] += (parse_event(data, f"{self.storage.root}/{key}"),)
+        return events
+
+    def _read(self, keys: Sequence[str]) -> tuple[bytes, ...]:
+        with ThreadPoolExecutor(READERS) as pool:
+            return tuple(pool.map(self.storage.read, keys))
+
+    def _describe_missing(self, line: str, version: int) -> str:
+        numbers = self._numbers(line)
+        if numbers:
+            return (
+                f"line {line}: want version {version}, found versions {numbers[0]} to {numbers[-1]} in "
+                f"{self.storage.root}; see `lineside registry list {line}`"
+            )
+        others = ", ".join(self.lines()) or "none"
+        return (
+            f"line {line}: want version {version}, found no version of this line in {self.storage.root} "
+            f"(lines there: {others}); train one with `python flows/train_flow.py run`, or name another --storage"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry_key(line: str, version: int) -> str:
+    return f"registry/{line}/{version:06d}.json"
+
+
+def _event_key(line: str, version: int, number: int) -> str:
+    return f"registry/{line}/{version:06d}/events/{number:04d}.json"
+
+
+def _to_version(entry: Entry, history: tuple[StatusChange, ...]) -> ModelVersion:
+    return ModelVersion(
+        line=entry.line,
+        version=entry.version,
+        status=history[-1].status if history else "pending",
+        archive=entry.archive,
+        archive_sha256=entry.archive_sha256,
+        contract_version=entry.contract_version,
+        created_at=entry.created_at,
+        metrics=entry.metrics,
+        lineage=entry.lineage,
+        tags=entry.tags,
+        history=history,
+    )
+
+
+def _check_reference(package: PackageReference) -> None:
+    check_line(package.line)
+    for name in ("contract_version", "snapshot", "run"):
+        if not getattr(package, name):
+            raise RegistryError(f"package of line {package.line}: {name}: want text, found nothing; lineage needs it")
+    if not SHA256.fullmatch(package.archive_sha256):
+        raise RegistryError(
+            f"package of line {package.line}: archive_sha256: want 64 hexadecimal digits, "
+            f"found {package.archive_sha256!r}"
+        )
+    if not package.archive.is_file():
+        raise PackageError(f"{package.archive}: want the package's archive, found no file; build the package again")
+    found = file_sha256(package.archive)
+    if found != package.archive_sha256:
+        raise PackageError(
+            f"{package.archive}: the archive was changed after it was made: want sha256 {package.archive_sha256}, "
+            f"found {found}; build the package again"
+        )
