@@ -1,0 +1,75 @@
+"""The camera: uneven light, exposure, lens and sensor."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter1d
+
+from inspection.synthesis.scene import SIZE_PX, Array
+
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What lamp, lens and sensor do to one picture."""
+
+    level: float  # exposure, 1 = nominal
+    gradient: tuple[float, float]  # change of light from one side to the other, across and down
+    vignetting: float  # light lost in the corners
+    white_balance: tuple[float, float]  # gain of red and of blue
+    blur_px: float  # standard deviation of the lens' blur
+    noise: float  # standard deviation of the sensor's noise at full scale
+
+
+def draw_shot(rng: np.random.Generator) -> Shot:
+    """A shot of a camera that nobody adjusted today."""
+    red, blue = rng.normal(1.0, 0.008, 2)
+    return Shot(
+        level=rng.uniform(0.95, 1.05),
+        gradient=(rng.normal(0, 0.04), rng.normal(0, 0.04)),
+        vignetting=rng.uniform(0.10, 0.16),
+        white_balance=(float(red), float(blue)),
+        blur_px=rng.uniform(0.5, 0.7),
+        noise=rng.uniform(0.010, 0.014),
+    )
+
+
+def expose(light: Array, shot: Shot, rng: np.random.Generator) -> Array:
+    """The picture that the sensor gives.
+
+    Args:
+        light: float32 [SIZE_PX, SIZE_PX, 3], linear.
+        shot: lamp, lens and sensor.
+        rng: draws the noise.
+
+    Returns:
+        uint8 [SIZE_PX, SIZE_PX, 3], RGB.
+    """
+    axis = np.linspace(-1, 1, SIZE_PX, dtype=np.float32)
+    x, y = axis[None, :], axis[:, None]
+    field = shot.level * (1 + shot.gradient[0] * x + shot.gradient[1] * y) * (1 - shot.vignetting * (x * x + y * y) / 2)
+    light = light * (field[..., None] * np.array([shot.white_balance[0], 1.0, shot.white_balance[1]], np.float32))
+    light = gaussian_filter1d(light, shot.blur_px, axis=0, truncate=3.0)
+    light = gaussian_filter1d(light, shot.blur_px, axis=1, truncate=3.0)
+    noise = rng.standard_normal(light.shape, dtype=np.float32)
+    light = light + shot.noise * noise * np.sqrt(0.15 + np.maximum(light, 0))
+    light = np.maximum(light, 0)
+    light = light / (1 + light**4 / 8) ** 0.25  # the shoulder before white
+    return np.clip(255 * light ** np.float32(1 / 1.9) + 0.5, 0, 255).astype(np.uint8)
+
+
+def encode_jpeg(picture: Array) -> bytes:
+    """The picture as the camera stores it."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def encode_mask(mask: Array) -> bytes:
+    """A mask (bool) as PNG: 255 where the defect is."""
+    stream = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(stream, "PNG")
+    return stream.getvalue()
