@@ -1,0 +1,279 @@
+"""Choose the two thresholds on the scores of the calibration split, and say what can be promised of them.
+
+The promise: over draws of the calibration split, the true escape rate (bad parts passed, every group counting once)
+exceeds the promised rate in at most 1 - confidence of them; the overkill rate (good parts failed) likewise. It
+covers what the calibration split held: not kinds of defect that it never saw.
+
+How limits that cannot all be kept give way is in `docs/decisions/0006-operating-point.md`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from edge.contract import OperatingPoint
+from inspection.decision.bounds import Rate, events_allowed, group_upper_bound, groups_needed, measure_rate
+from inspection.decision.calibration import check_scores
+from inspection.decision.explanation import explain, percent
+from inspection.decision.promise import MOST_REVIEWED, Choice, GaveWay, Promise
+from inspection.decision.promise import OperatingPointReport as OperatingPointReport
+from inspection.decision.thresholds import (
+    SLACK,
+    ScoreTable,
+    Thresholds,
+    narrow_from_above,
+    narrow_from_below,
+    tabulate_scores,
+    without_crossing,
+)
+from inspection.errors import DataError
+from inspection.settings import OperatingPointSettings
+
+log = logging.getLogger(__name__)
+
+CHOICES_SHOWN = 6
+
+
+def choose_operating_point(
+    scores: np.ndarray, is_bad: np.ndarray, groups: Sequence[str], settings: OperatingPointSettings
+) -> OperatingPointReport:
+    """Choose the thresholds and say what can be promised of them.
+
+    Args:
+        scores: float [N], logits that the shipped artifact gave the calibration split.
+        is_bad: bool [N].
+        groups: name of each image's part or lot, length N; groups are independent, images of one group are not.
+        settings: the limits, the confidence, and which limit gives way first.
+
+    Raises:
+        DataError: a score is not finite, one class is missing, lengths differ.
+
+    Source: Clopper and Pearson (1934); fixed-sequence testing over thresholds as in Bauer (1991) and Angelopoulos et
+        al. (2021), "Learn then test".
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    is_bad = np.asarray(is_bad, dtype=bool)
+    check_scores(scores, is_bad, "calibration split")
+    if len(groups) != len(scores):
+        raise DataError(f"calibration split: want one group per image, found {len(groups)} for {len(scores)} images")
+    table = tabulate_scores(scores, is_bad, groups)
+    gives_first = settings.priority[-1]
+    escape_confidence = _confidence(settings, gives_first == "escape")
+    overkill_confidence = _confidence(settings, gives_first == "overkill")
+    escapes = max(0, events_allowed(table.bad_groups, settings.max_escape_rate, escape_confidence, table.bad_one_each))
+    overkills = max(
+        0, events_allowed(table.good_groups, settings.max_overkill_rate, overkill_confidence, table.good_one_each)
+    )
+    first = without_crossing(table, table.lower_for(escapes), table.upper_for(overkills))
+    chosen = _keep_review_limit(table, first, settings)
+    escape = _promise(
+        limit=settings.max_escape_rate,
+        settings=settings,
+        confidence=escape_confidence,
+        allowed=escapes,
+        events=table.shares_passed(chosen.lower),
+        groups=table.bad_groups,
+        one_each=table.bad_one_each,
+    )
+    overkill = _promise(
+        limit=settings.max_overkill_rate,
+        settings=settings,
+        confidence=overkill_confidence,
+        allowed=overkills,
+        events=table.shares_failed(chosen.upper),
+        groups=table.good_groups,
+        one_each=table.good_one_each,
+    )
+    review_rate = table.review_rate(chosen, settings.expected_defect_rate)
+    report = OperatingPointReport(
+        point=_name_point(chosen, settings, autonomous=review_rate <= MOST_REVIEWED),
+        escape=escape,
+        overkill=overkill,
+        review_rate=review_rate,
+        max_review_rate=settings.max_review_rate,
+        expected_defect_rate=settings.expected_defect_rate,
+        autonomous=review_rate <= MOST_REVIEWED,
+        has_band=chosen.lower < chosen.upper or bool(np.any(table.levels == chosen.lower)),
+        gave_way=_list_what_gave_way(escape, overkill, review_rate, settings),
+        calibration_rates=_measure_rates(scores, is_bad, groups, chosen),
+        resolved_escape=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=True),
+        resolved_overkill=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=False),
+        setting_lower=tuple(np.flatnonzero(is_bad & (scores == table.lower_for(escapes))).tolist()),
+        setting_upper=tuple(np.flatnonzero(~is_bad & (scores == table.upper_for(overkills))).tolist()),
+        choices=_list_choices(table, overkills, escape_confidence, settings),
+        text="",
+    )
+    report = dataclasses.replace(report, text=explain(report))
+    log.info(
+        "operating_point lower=%.4f upper=%.4f promised_escape=%.4f promised_overkill=%.4f review=%.4f autonomous=%s",
+        chosen.lower,
+        chosen.upper,
+        escape.rate,
+        overkill.rate,
+        review_rate,
+        report.autonomous,
+    )
+    if not report.autonomous:
+        log.warning(
+            "operating_point autonomous=False review=%.4f: this model would send more than half of the parts to "
+            "review; see the report card for the images that hold the thresholds",
+            review_rate,
+        )
+    return report
+
+
+def _confidence(settings: OperatingPointSettings, may_move: bool) -> float:
+    """Confidence of a bound; a threshold that may still be moved after a look at the scores spends half its risk."""
+    return 1 - (1 - settings.confidence) / 2 if may_move else settings.confidence
+
+
+def _keep_review_limit(table: ScoreTable, thresholds: Thresholds, settings: OperatingPointSettings) -> Thresholds:
+    """Let the limit that comes last in `priority` give way when too many parts would go to review."""
+    defect_rate, limit = settings.expected_defect_rate, settings.max_review_rate
+    if table.review_rate(thresholds, defect_rate) <= limit or settings.priority[-1] == "review":
+        return thresholds
+    if settings.priority[-1] == "overkill":
+        return narrow_from_above(table, thresholds, defect_rate, limit)
+    return narrow_from_below(table, thresholds, defect_rate, limit)
+
+
+def _promise(
+    *,
+    limit: float,
+    settings: OperatingPointSettings,
+    confidence: float,
+    allowed: int,
+    events: float,
+    groups: int,
+    one_each: bool,
+) -> Promise:
+    """The bound that holds at the chosen threshold.
+
+    `allowed` was fixed before the scores were seen, so its bound holds as it is. A threshold that was moved beyond
+    it, to j more events, was picked by looking: the other half of the risk is spread over all j as 1 / (j (j + 1)),
+    so that the bounds hold for all of them at once.
+    """
+    moved = max(0, math.ceil(events - SLACK) - allowed)
+    needed = groups_needed(limit, confidence)
+    if moved:
+        confidence = 1 - (1 - settings.confidence) / 2 / (moved * (moved + 1))
+    rate = group_upper_bound(allowed + moved, groups, confidence, one_each)
+    return Promise(
+        limit=limit,
+        rate=rate,
+        confidence=settings.confidence,
+        kept=rate <= limit,
+        groups=groups,
+        groups_needed=needed,
+        groups_missing=max(0, needed - groups),
+        events=events,
+        expected_rate=min(1.0, (allowed + moved + 1) / (groups + 1)),
+        one_image_each=one_each,
+        moved=moved > 0,
+    )
+
+
+def _name_point(thresholds: Thresholds, settings: OperatingPointSettings, autonomous: bool) -> OperatingPoint:
+    """The contract's operating point; its id is a digest, so that an id never means two points."""
+    fields = {
+        "lower": thresholds.lower,
+        "upper": thresholds.upper,
+        "review_action": settings.review_action,
+        "on_error": settings.on_error,
+        "autonomous": autonomous,
+    }
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return OperatingPoint(
+        id=f"op-{digest[:12]}",
+        lower=thresholds.lower,
+        upper=thresholds.upper,
+        review_action=settings.review_action,
+        on_error=settings.on_error,
+        autonomous=autonomous,
+    )
+
+
+def _list_what_gave_way(
+    escape: Promise, overkill: Promise, review_rate: float, settings: OperatingPointSettings
+) -> tuple[GaveWay, ...]:
+    """Limits that are not kept, in the order of `priority`."""
+    lost: dict[str, GaveWay] = {}
+    kinds: tuple[tuple[Literal["escape", "overkill"], Promise, str], ...] = (
+        ("escape", escape, "bad"),
+        ("overkill", overkill, "good"),
+    )
+    for name, promise, label in kinds:
+        if promise.kept:
+            continue
+        if promise.moved:
+            why = f"it comes last in priority, and more than {percent(settings.max_review_rate)} would go to review"
+        else:
+            why = (
+                f"{promise.groups} independent {label} groups cannot prove {percent(promise.limit)}; "
+                f"{promise.groups_needed} without a mistake can, {promise.groups_missing} are missing"
+            )
+        lost[name] = GaveWay(name, promise.limit, promise.rate, why)
+    if review_rate > settings.max_review_rate:
+        why = "it comes last in priority, and the scores of good and bad parts overlap too much"
+        lost["review"] = GaveWay("review", settings.max_review_rate, review_rate, why)
+    return tuple(lost[name] for name in settings.priority if name in lost)
+
+
+def _measure_rates(
+    scores: np.ndarray, is_bad: np.ndarray, groups: Sequence[str], thresholds: Thresholds
+) -> dict[str, Rate]:
+    names = np.asarray(groups, dtype=str)
+    passed, failed = scores < thresholds.lower, scores > thresholds.upper
+    reviewed = ~passed & ~failed
+    bad_groups, good_groups = names[is_bad].tolist(), names[~is_bad].tolist()
+    return {
+        "escape": measure_rate(passed[is_bad], bad_groups),
+        "overkill": measure_rate(failed[~is_bad], good_groups),
+        "review_bad": measure_rate(reviewed[is_bad], bad_groups),
+        "review_good": measure_rate(reviewed[~is_bad], good_groups),
+    }
+
+
+def _measure_resolved(
+    scores: np.ndarray,
+    is_bad: np.ndarray,
+    groups: Sequence[str],
+    thresholds: Thresholds,
+    settings: OperatingPointSettings,
+    *,
+    bad: bool,
+) -> Rate:
+    """Escape (`bad`) or overkill rate once parts under review are treated as `review_action` says."""
+    if bad:
+        event = scores <= thresholds.upper if settings.review_action == "pass" else scores < thresholds.lower
+    else:
+        event = scores >= thresholds.lower if settings.review_action == "fail" else scores > thresholds.upper
+    chosen = is_bad if bad else ~is_bad
+    return measure_rate(event[chosen], np.asarray(groups, dtype=str)[chosen].tolist())
+
+
+def _list_choices(
+    table: ScoreTable, overkills: int, confidence: float, settings: OperatingPointSettings
+) -> tuple[Choice, ...]:
+    """What 0, 1, 2, … escapes on the calibration split would mean."""
+    choices: list[Choice] = []
+    for escapes in range(min(CHOICES_SHOWN, table.bad_groups)):
+        thresholds = without_crossing(table, table.lower_for(escapes), table.upper_for(overkills))
+        choices.append(
+            Choice(
+                escapes=escapes,
+                escape_bound=group_upper_bound(escapes, table.bad_groups, confidence, table.bad_one_each),
+                lower=thresholds.lower,
+                upper=thresholds.upper,
+                review_rate=table.review_rate(thresholds, settings.expected_defect_rate),
+            )
+        )
+        if choices[-1].review_rate == 0:
+            break  # letting more bad parts through gains nothing
+    return tuple(choices)
