@@ -5,6 +5,7 @@ the key, what was wanted and what was found.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import re
@@ -12,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -22,6 +23,7 @@ from inspection.errors import SettingsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+STORAGE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|(?![A-Za-z0-9+]*:/).*")
 TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -29,10 +31,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
 Backbone = Literal["mobilenet_v2", "mobilenet_v3_small", "resnet18", "efficientnet_b0", "squeezenet1_1"]
 Recipe = Literal["auto", "frozen", "finetune", "both"]
 
-_section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+_section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 
 
 @_section
@@ -40,7 +43,7 @@ class LineSettings:
     """Which line this is and where its data lives."""
 
     name: str  # lower-case letters, digits, hyphens; at most 32: it enters topics, prefixes, component names
-    storage: str = ""  # folder or s3://bucket/prefix; "" = .lineside/ at the repository's root
+    storage: str = ""  # folder (relative: in the repository) or s3://bucket/prefix; "" = .lineside/
     topic_root: str = "lineside"  # first part of every MQTT topic
 
 
@@ -97,7 +100,7 @@ class TrainingSettings:
     """How the classifier is trained."""
 
     backbone: Backbone = "mobilenet_v2"
-    weights: str = "imagenet"  # "imagenet" (torchvision's download), a file of a state dict, or "none"
+    weights: Text = "imagenet"  # "imagenet" (torchvision's download), a file of a state dict, or "none"
     recipe: Recipe = "auto"  # frozen features + logistic head, fine-tuning, both averaged, or a comparison of them
     folds: Annotated[int, Field(ge=2, le=10)] = 3  # of the cross-validation that compares recipes
     epochs: Count = 15  # of fine-tuning, at most
@@ -180,8 +183,13 @@ class Settings:
 
     @property
     def storage_root(self) -> str:
-        """Folder or s3:// prefix under which everything of every line is kept."""
-        return self.line.storage or str(REPOSITORY / ".lineside")
+        """Folder or s3:// prefix under which everything of every line is kept.
+
+        A relative folder lies in the repository, so that it is the same one from every working directory.
+        """
+        if self.line.storage.startswith("s3://"):
+            return self.line.storage
+        return str(REPOSITORY / Path(self.line.storage or ".lineside").expanduser())
 
     def digest(self, *sections: str) -> str:
         """Sha256 (hex) of the named sections, the same on every machine."""
@@ -200,7 +208,7 @@ def parse_settings(document: Mapping[str, Any], where: str) -> Settings:
         SettingsError: an unknown key, a wrong type, a value out of range; every fault is named.
     """
     try:
-        settings = TypeAdapter(Settings).validate_json(json.dumps(dict(document), default=str))
+        settings = TypeAdapter(Settings).validate_json(json.dumps(dict(document), default=_name_type))
     except ValidationError as error:
         raise SettingsError(f"{where}: " + "; ".join(_describe(fault) for fault in error.errors())) from None
     _check_across(settings, where)
@@ -219,7 +227,39 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(
             f"{path}: cannot read the line's settings ({error.strerror}); copy flows/lines/line.toml and adapt it"
         ) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{path}: want TOML in UTF-8, found byte {error.start} that is not; save it as UTF-8"
+        ) from None
     return parse_settings(parse_toml(text, str(path)), str(path))
+
+
+def override_settings(
+    settings: Settings, data: str = "", weights: str = "", recipe: str = "", max_minutes: float = -1.0
+) -> Settings:
+    """The settings with the flags of a flow's command line in their places; an empty flag changes nothing.
+
+    Args:
+        settings: as the file has them.
+        data: beats `[data] source`.
+        weights: beats `[training] weights`.
+        recipe: beats `[training] recipe`.
+        max_minutes: beats `[training] max_minutes`; negative = not given.
+
+    Raises:
+        SettingsError: a flag has a value that the setting may not have.
+    """
+    document = dataclasses.asdict(cast(Any, settings))
+    flags: list[tuple[str, str, Any]] = [
+        ("data", "source", data),
+        ("training", "weights", weights),
+        ("training", "recipe", recipe),
+        ("training", "max_minutes", max_minutes if max_minutes >= 0 else ""),
+    ]
+    for section, key, value in flags:
+        if value != "":
+            document[section][key] = value
+    return parse_settings(document, "the flow's flags")
 
 
 def parse_toml(text: str, where: str = "line settings") -> dict[str, Any]:
@@ -234,14 +274,47 @@ def parse_toml(text: str, where: str = "line settings") -> dict[str, Any]:
         raise SettingsError(f"{where}: not valid TOML: {error}") from None
 
 
+def _name_type(value: Any) -> dict[str, str]:
+    """A TOML date or time, which no setting is, as something that no setting accepts."""
+    return {type(value).__name__: str(value)}
+
+
 def _describe(fault: Any) -> str:
-    *sections, key = [str(part) for part in fault["loc"]] or ["file"]
-    place = f"[{'.'.join(sections)}] {key}" if sections else f"[{key}]"
+    loc = [str(part) for part in fault["loc"] if not isinstance(part, int)] or ["file"]
+    *sections, key = loc
+    index = "".join(f"[{part}]" for part in fault["loc"] if isinstance(part, int))
+    place = f"[{'.'.join(sections)}] {key}{index}" if sections else f"[{key}]"
     if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{place}: unknown key, remove it or see flows/lines/line.toml for the keys there are"
+        close = difflib.get_close_matches(key, _keys_of(sections), n=1)
+        hint = f"did you mean {close[0]}?" if close else "remove it."
+        return (
+            f"{place}: unknown key, found {fault['input']!r}; {hint} See flows/lines/line.toml for the keys there are"
+        )
     if fault["type"] in ("missing", "missing_argument"):
-        return f"{place}: missing, see flows/lines/line.toml"
-    return f"{place}: {fault['msg'].lower()}, found {fault['input']!r}"
+        return f"{place}: want a value, found none; see flows/lines/line.toml"
+    wanted = fault["msg"]
+    for technical, plain in (
+        (r"^Input should be (?=greater|less)", "want a value "),
+        (r"^Input should be ", "want "),
+        (r"^(?:String|List) should have ", "want "),
+        (r" after validation, not \d+$", ""),
+        (r"\ba valid integer$", "a whole number"),
+        (r"\ba valid number$", "a number"),
+        (r"\ba valid string$", "text in quotes"),
+        (r"\ba valid boolean$", "true or false"),
+        (r"\ba valid (?=list|array)", "a "),
+        (r"\ban object$", "a section with keys"),
+    ):
+        wanted = re.sub(technical, plain, wanted)
+    return f"{place}: {wanted}, found {fault['input']!r}"
+
+
+def _keys_of(sections: list[str]) -> list[str]:
+    """The keys that a section may have."""
+    kind: Any = Settings
+    for section in sections:
+        kind = get_type_hints(kind)[section]
+    return [entry.name for entry in dataclasses.fields(kind)]
 
 
 def _check_across(settings: Settings, where: str) -> None:
@@ -253,16 +326,25 @@ def _check_across(settings: Settings, where: str) -> None:
         )
     if not TOPIC_ROOT.fullmatch(settings.line.topic_root):
         faults.append(f"[line] topic_root: want names joined by '/', found {settings.line.topic_root!r}")
-    if settings.data.calibration_fraction + settings.data.holdout_fraction > 0.8:
+    if not STORAGE.fullmatch(settings.line.storage):
+        faults.append(f"[line] storage: want a folder or s3://bucket/prefix, found {settings.line.storage!r}")
+    held_out = (settings.data.calibration_fraction, settings.data.holdout_fraction)
+    if sum(held_out) > 0.8:
         faults.append(
-            "[data] calibration_fraction + holdout_fraction: want at most 0.8, so that training keeps a fifth"
+            "[data] calibration_fraction + holdout_fraction: want at most 0.8 together, so that training keeps a "
+            f"fifth, found {held_out[0]} + {held_out[1]}"
         )
     try:
         pattern = re.compile(settings.data.group_pattern)
         if settings.data.group_pattern and pattern.groups < 1:
-            faults.append("[data] group_pattern: want a group in parentheses that names the part or lot, found none")
+            faults.append(
+                "[data] group_pattern: want a group in parentheses that names the part or lot, "
+                f"found none in {settings.data.group_pattern!r}"
+            )
     except re.error as error:
-        faults.append(f"[data] group_pattern: not a regular expression: {error}")
+        faults.append(
+            f"[data] group_pattern: want a regular expression, found {settings.data.group_pattern!r} ({error})"
+        )
     roi = settings.input.roi
     if roi and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
         faults.append(f"[input] roi: want [left, top, width, height] in px, found {roi}")
