@@ -1,0 +1,100 @@
+"""What must be true of a dataset before anything is learnt from it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from inspection.dataset.folders import shown
+from inspection.dataset.manifest import SPLITS, ImageRow, Label
+from inspection.dataset.sources import SourceImage
+from inspection.errors import DataError
+
+_LABELS: tuple[Label, ...] = ("good", "bad")
+
+
+def check_classes(images: Sequence[SourceImage], least: int, where: str) -> None:
+    """Check that there are enough good and bad images; needs no image to be read.
+
+    Args:
+        images: as the source lists them.
+        least: `[data] min_images_per_class`.
+        where: location, for messages.
+
+    Raises:
+        DataError: one class only, or fewer images of a class than `least`.
+    """
+    by_label = {label: [image.uri for image in images if image.label == label] for label in _LABELS}
+    empty = [label for label, uris in by_label.items() if not uris]
+    if empty:
+        present = next(uris for uris in by_label.values() if uris)
+        raise DataError(
+            f"{where}: one class only: want good and bad images, found {len(present)} images and none of them "
+            f"{empty[0]}, such as {present[0]}; add {empty[0]} images"
+        )
+    few = [(label, uris) for label, uris in by_label.items() if len(uris) < least]
+    if few:
+        found = "; ".join(f"{len(uris)} {label}: {shown(uris)}" for label, uris in few)
+        raise DataError(
+            f"{where}: too few images: want at least {least} of each class, found {found}; add images, "
+            "or lower [data] min_images_per_class if you only try things out"
+        )
+    if all(image.shipped == "validation" for image in images):
+        raise DataError(
+            f"{where}: every image is in validation/, which is the holdout; want images to train on in train/"
+        )
+
+
+def check_readable(faults: Mapping[str, str], count: int, where: str) -> None:
+    """Check that every image could be read and decoded.
+
+    Args:
+        faults: uri to reason of the images that could not.
+        count: how many images there are.
+        where: location, for messages.
+
+    Raises:
+        DataError: some could not.
+    """
+    if not faults:
+        return
+    how_many = f"all {count} images" if len(faults) == count else f"{len(faults)} of {count} images"
+    listed = shown([f"{uri} ({reason})" for uri, reason in sorted(faults.items())])
+    raise DataError(f"{where}: {how_many} cannot be decoded: {listed}; replace or remove these files")
+
+
+def check_labels_agree(rows: Iterable[ImageRow], where: str) -> None:
+    """Check that no two identical files are labelled good and bad.
+
+    Raises:
+        DataError: some are.
+    """
+    by_content = defaultdict(list)
+    for row in rows:
+        by_content[row.sha256].append(row)
+    clashes = [same for same in by_content.values() if len({row.label for row in same}) > 1]
+    if clashes:
+        listed = shown([" = ".join(f"{row.uri} ({row.label})" for row in same) for same in clashes])
+        raise DataError(
+            f"{where}: {len(clashes)} images are there both as good and as bad, the same file twice: {listed}; "
+            "keep the one with the right label"
+        )
+
+
+def check_splits(rows: Sequence[ImageRow], where: str) -> None:
+    """Check that every split holds good and bad images.
+
+    Raises:
+        DataError: one does not; says how many groups there are and how many are needed.
+    """
+    held = Counter((row.split, row.label) for row in rows)
+    missing = [(split, label) for split in SPLITS for label in _LABELS if not held[split, label]]
+    if not missing:
+        return
+    listed = ", ".join(f"no {label} image in {split}" for split, label in missing)
+    groups = {label: len({row.group for row in rows if row.label == label}) for label in _LABELS}
+    raise DataError(
+        f"{where}: cannot divide the images so that each of {', '.join(SPLITS)} holds good and bad ones: {listed}; "
+        f"want at least {len(SPLITS)} groups (parts or lots, each kept whole) with good and {len(SPLITS)} with bad "
+        f"images that are free to be divided, found {groups['good']} with good and {groups['bad']} with bad; "
+        "add images, or make [data] group_pattern finer. Groups once divided keep their split: "
+        "to divide everything anew, give the line another name"
+    )
