@@ -1,9 +1,11 @@
 """The errors of the device side.
 
 EdgeError
-├── ImageError       an image cannot be decoded or is not what a camera gives
-├── ContractError    a contract is of another version, or data does not fit it
-└── PackageError     a model package is incomplete or was changed after it was made
+├── ImageError           an image cannot be decoded or is not what a camera gives
+├── ContractError        a contract is of another version, or data or a model does not fit it
+├── PackageError         a model package is incomplete or was changed after it was made
+├── ScoreError           a model gave a score that cannot be trusted
+└── RuntimeMissingError  no TFLite runtime is installed
 """
 
 
@@ -16,8 +18,16 @@ class ImageError(EdgeError):
 
 
 class ContractError(EdgeError):
-    """A contract is of another version, or data does not fit it."""
+    """A contract is of another version, or data or a model does not fit it."""
 
 
 class PackageError(EdgeError):
     """A model package is incomplete or was changed after it was made."""
+
+
+class ScoreError(EdgeError):
+    """A model gave a score that cannot be trusted."""
+
+
+class RuntimeMissingError(EdgeError):
+    """No TFLite runtime is installed."""
