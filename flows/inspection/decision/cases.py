@@ -1,0 +1,75 @@
+"""Single images of the holdout that are worth looking at: the mistakes and the close calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edge.contract import OperatingPoint
+
+CASES_KEPT = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of the holdout with what was decided."""
+
+    index: int  # row of the arrays given to `evaluate`
+    uri: str
+    label: Literal["good", "bad"]
+    defect_type: str | None
+    score: float
+    probability: float  # p(bad), at the calibration set's prevalence
+    verdict: Literal["pass", "review", "fail"]
+    distance: float  # from the threshold that decided, in logits
+
+
+def list_cases(
+    scores: np.ndarray,
+    is_bad: np.ndarray,
+    types: Sequence[str | None],
+    uris: Sequence[str],
+    probabilities: np.ndarray,
+    verdicts: np.ndarray,
+    point: OperatingPoint,
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """The mistakes, and the right verdicts that were nearly wrong.
+
+    Args:
+        scores: float64 [N].
+        is_bad: bool [N].
+        types: type of defect of each image, length N.
+        uris: where each image is, length N.
+        probabilities: float64 [N], p(bad).
+        verdicts: str [N] of pass, review, fail.
+        point: thresholds.
+
+    Returns:
+        Mistakes: escapes, farthest from the threshold first, then false alarms likewise. Close calls: nearest first.
+    """
+
+    def make_cases(indices: np.ndarray, distance: np.ndarray) -> list[Case]:
+        return [
+            Case(
+                index=int(index),
+                uri=uris[index],
+                label="bad" if is_bad[index] else "good",
+                defect_type=types[index],
+                score=float(scores[index]),
+                probability=float(probabilities[index]),
+                verdict=verdicts[index].item(),
+                distance=float(distance[index]),
+            )
+            for index in indices[:CASES_KEPT]
+        ]
+
+    below, above = point.lower - scores, scores - point.upper
+    escaped = np.flatnonzero(is_bad & (verdicts == "pass"))
+    alarmed = np.flatnonzero(~is_bad & (verdicts == "fail"))
+    right = np.flatnonzero((is_bad & (verdicts == "fail")) | (~is_bad & (verdicts == "pass")))
+    margin = np.where(is_bad, above, below)
+    mistakes = make_cases(escaped[np.argsort(-below[escaped], kind="stable")], below)
+    mistakes += make_cases(alarmed[np.argsort(-above[alarmed], kind="stable")], above)
+    closest = make_cases(right[np.argsort(margin[right], kind="stable")], margin)
+    return tuple(mistakes), tuple(closest[:CASES_KEPT])

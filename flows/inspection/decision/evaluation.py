@@ -1,0 +1,213 @@
+"""Evaluate the shipped artifact on the holdout, once: everything the report card and `metrics.json` say."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from edge.contract import Calibration, OperatingPoint
+from inspection.decision.bounds import Rate, measure_rate
+from inspection.decision.calibration import check_scores, probability
+from inspection.decision.cases import Case, list_cases
+from inspection.decision.curves import (
+    CostCurve,
+    Histogram,
+    Reliability,
+    draw_cost_curve,
+    make_histogram,
+    measure_reliability,
+)
+from inspection.decision.ranking import Estimate, estimate_ranking
+from inspection.decision.robustness import RobustnessRow
+from inspection.decision.verdicts import (
+    VerdictRates,
+    count_verdicts,
+    decide_all,
+    measure_verdicts,
+    predict_per_thousand,
+)
+from inspection.errors import DataError
+from inspection.settings import OperatingPointSettings
+
+SCHEMA = "1.0"  # of metrics.json
+NO_TYPE = "(no type given)"
+
+
+@dataclass(frozen=True)
+class TypeResult:
+    """How one type of defect fares."""
+
+    name: str
+    images: int
+    auroc: float  # of this type against all good images
+    escape: Rate
+    review: Rate
+    caught: Rate
+
+
+@dataclass(frozen=True)
+class LotResult:
+    """How one lot fares."""
+
+    name: str
+    good: int
+    bad: int
+    escape: Rate
+    overkill: Rate
+    review: Rate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of the holdout. `to_json` gives metrics.json."""
+
+    images: int
+    good: int
+    bad: int
+    groups: int
+    auroc: Estimate
+    average_precision: Estimate  # at the holdout's share of bad images
+    rates: VerdictRates
+    resolved: VerdictRates  # with parts under review treated as review_action says
+    review_action: str
+    confusion: dict[str, dict[str, int]]  # label to verdict to images
+    per_type: tuple[TypeResult, ...]  # () when no image has a type
+    per_lot: tuple[LotResult, ...]  # () when there are fewer than two lots
+    reliability: Reliability
+    cost: CostCurve
+    expected_defect_rate: float
+    per_thousand: dict[str, Estimate]  # escapes, false_alarms, reviews per 1,000 parts at expected_defect_rate
+    histogram: Histogram
+    mistakes: tuple[Case, ...]  # escapes, farthest from the threshold first, then false alarms likewise
+    closest_calls: tuple[Case, ...]  # right verdicts, nearest to a threshold first
+    robustness: tuple[RobustnessRow, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation as JSON values."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        """The text of metrics.json; every number is finite."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def evaluate(
+    scores: np.ndarray,
+    is_bad: np.ndarray,
+    groups: Sequence[str],
+    types: Sequence[str | None],
+    lots: Sequence[str | None],
+    uris: Sequence[str],
+    point: OperatingPoint,
+    calibration: Calibration,
+    settings: OperatingPointSettings,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure everything on the holdout.
+
+    Args:
+        scores: float [N], logits of the shipped artifact.
+        is_bad: bool [N].
+        groups: name of each image's part or lot, length N.
+        types: type of defect of each image, None where there is none, length N.
+        lots: lot of each image, None or "" where there is none, length N.
+        uris: where each image is, length N.
+        point: thresholds, chosen on the calibration split.
+        calibration: score to probability, fitted on the calibration split.
+        settings: review_action, expected_defect_rate, costs.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: a score is not finite, one class is missing, lengths differ.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    is_bad = np.asarray(is_bad, dtype=bool)
+    check_scores(scores, is_bad, "holdout")
+    for name, column in (("groups", groups), ("types", types), ("lots", lots), ("uris", uris)):
+        if len(column) != len(scores):
+            raise DataError(f"holdout: want {len(scores)} {name}, one per image, found {len(column)}")
+    verdicts = decide_all(scores, point)
+    resolved = np.where(verdicts == "review", settings.review_action, verdicts)
+    rates = measure_verdicts(verdicts, is_bad, groups)
+    auroc, average_precision = estimate_ranking(scores, is_bad, groups, seed)
+    probabilities = probability(scores, calibration)
+    mistakes, closest_calls = list_cases(scores, is_bad, types, uris, probabilities, verdicts, point)
+    return Evaluation(
+        images=len(scores),
+        good=int(np.count_nonzero(~is_bad)),
+        bad=int(np.count_nonzero(is_bad)),
+        groups=len(set(groups)),
+        auroc=auroc,
+        average_precision=average_precision,
+        rates=rates,
+        resolved=measure_verdicts(resolved, is_bad, groups),
+        review_action=settings.review_action,
+        confusion=count_verdicts(verdicts, is_bad),
+        per_type=_measure_types(scores, is_bad, groups, types, verdicts),
+        per_lot=_measure_lots(is_bad, groups, lots, verdicts),
+        reliability=measure_reliability(probabilities, is_bad, groups),
+        cost=draw_cost_curve(scores, is_bad, point, settings),
+        expected_defect_rate=settings.expected_defect_rate,
+        per_thousand=predict_per_thousand(rates, settings.expected_defect_rate),
+        histogram=make_histogram(scores, is_bad),
+        mistakes=mistakes,
+        closest_calls=closest_calls,
+    )
+
+
+def _measure_types(
+    scores: np.ndarray,
+    is_bad: np.ndarray,
+    groups: Sequence[str],
+    types: Sequence[str | None],
+    verdicts: np.ndarray,
+) -> tuple[TypeResult, ...]:
+    names = np.array([name or NO_TYPE for name in types])
+    present = sorted(set(names[is_bad].tolist()))
+    if present == [NO_TYPE]:
+        return ()
+    results = []
+    for name in present:
+        chosen = is_bad & (names == name)
+        rates = measure_verdicts(verdicts[chosen], is_bad[chosen], np.asarray(groups, dtype=str)[chosen].tolist())
+        against_good = chosen | ~is_bad
+        results.append(
+            TypeResult(
+                name=name,
+                images=int(np.count_nonzero(chosen)),
+                auroc=float(roc_auc_score(is_bad[against_good], scores[against_good])),
+                escape=rates.escape,
+                review=rates.review_bad,
+                caught=rates.caught,
+            )
+        )
+    return tuple(results)
+
+
+def _measure_lots(
+    is_bad: np.ndarray, groups: Sequence[str], lots: Sequence[str | None], verdicts: np.ndarray
+) -> tuple[LotResult, ...]:
+    names = np.array([name or "" for name in lots])
+    present = sorted(set(names.tolist()) - {""})
+    if len(present) < 2:
+        return ()
+    results = []
+    for name in present:
+        chosen = names == name
+        members = np.asarray(groups, dtype=str)[chosen].tolist()
+        rates = measure_verdicts(verdicts[chosen], is_bad[chosen], members)
+        results.append(
+            LotResult(
+                name=name,
+                good=int(np.count_nonzero(chosen & ~is_bad)),
+                bad=int(np.count_nonzero(chosen & is_bad)),
+                escape=rates.escape,
+                overkill=rates.overkill,
+                review=measure_rate(verdicts[chosen] == "review", members),
+            )
+        )
+    return tuple(results)
