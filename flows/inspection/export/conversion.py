@@ -1,0 +1,124 @@
+"""From a trained classifier to TensorFlow Lite: one float32 file and one int8 file.
+
+The work is done in a process of its own (`convert_process`), since its libraries are noisy, hungry and can end the
+process that calls them. Nothing appears in the target folder before both files are whole.
+"""
+
+import copy
+import json
+import logging
+import pickle
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge.contract import InputContract
+from inspection.errors import ConversionError
+from inspection.export.child import import_path, run_child
+from inspection.export.variation import vary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+FLOAT_NAME = "model-float32.tflite"
+INT8_NAME = "model-int8.tflite"
+CALIBRATION_IMAGES = 256  # more only widens the ranges; each costs about 20 ms at 224 px
+SEED = 0  # of the choice among more images, and of the copies that fill up fewer
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Both converted models and what it took to make them."""
+
+    float_path: Path
+    int8_path: Path
+    seconds: float  # conversion and quantisation, start of the process included
+    peak_rss_bytes: int  # of the converting process
+    calibration_images: int  # seen by the quantiser, copies included
+    lifted_channels: int  # nearly dead channels whose bias would not have fitted 32 bits
+    versions: dict[str, str]  # of the packages that converted
+
+
+def convert(model: "nn.Module", input: InputContract, calibration_pixels: np.ndarray, folder: Path) -> Converted:
+    """Convert a classifier to float32 and to full int8.
+
+    Args:
+        model: maps float32 [N, H, W, 3], RGB, 0..255, to the score [N, 1], or to the score and type logits [N, T].
+            Its class must be importable by name.
+        input: the size of its input.
+        calibration_pixels: uint8 [N, H, W, 3], of training images only: the quantiser takes its ranges from them.
+            At most `CALIBRATION_IMAGES` are used; fewer are filled up with slightly varied copies.
+        folder: receives both files; it must not hold them yet.
+
+    Raises:
+        ConversionError: the pixels do not fit, a file exists, or the model cannot be converted or quantised.
+    """
+    _check_pixels(calibration_pixels, input)
+    targets = folder / FLOAT_NAME, folder / INT8_NAME
+    for target in targets:
+        if target.exists():
+            raise ConversionError(f"{target}: exists already; convert into an empty folder, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as name:
+        work = Path(name)
+        _write_model(model, work / "model.pt")
+        np.save(work / "pixels.npy", _choose(calibration_pixels))
+        run_child(
+            [sys.executable, "-m", "inspection.export.convert_process", work],
+            what="converting the model to TensorFlow Lite",
+            advice="an operation may have no counterpart there: see docs/decisions/0001-litert-torch-for-conversion.md",
+            folder=work,
+            environment={"PYTHONPATH": import_path(), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "1"},
+        )
+        report = json.loads((work / "report.json").read_text())
+        for target in targets:
+            (work / target.name).replace(target)
+    converted = Converted(*targets, **report)
+    log.info(
+        "event=converted seconds=%.1f peak_rss_mb=%.0f float_bytes=%d int8_bytes=%d calibration_images=%d "
+        "lifted_channels=%d",
+        converted.seconds,
+        converted.peak_rss_bytes / 1e6,
+        converted.float_path.stat().st_size,
+        converted.int8_path.stat().st_size,
+        converted.calibration_images,
+        converted.lifted_channels,
+    )
+    return converted
+
+
+def _check_pixels(pixels: np.ndarray, input: InputContract) -> None:
+    want = (input.height, input.width, 3)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != want or len(pixels) == 0:
+        raise ConversionError(
+            f"calibration_pixels: want uint8 [N, {input.height}, {input.width}, 3] with N > 0, "
+            f"found {pixels.dtype} {list(pixels.shape)}; read them from the cache of the same input contract"
+        )
+
+
+def _write_model(model: "nn.Module", path: Path) -> None:
+    import torch
+
+    try:
+        torch.save(copy.deepcopy(model).cpu().eval(), path)
+    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
+        raise ConversionError(
+            f"{type(model).__qualname__}: cannot be handed to the converting process ({error}); define it in a module, "
+            "without lambdas or hooks as attributes"
+        ) from error
+
+
+def _choose(pixels: np.ndarray) -> np.ndarray:
+    """A seeded choice of images, filled up with varied copies, uint8 [<= CALIBRATION_IMAGES, H, W, 3]."""
+    generator = np.random.default_rng(SEED)
+    chosen = pixels[np.sort(generator.permutation(len(pixels))[:CALIBRATION_IMAGES])]
+    missing = CALIBRATION_IMAGES - len(chosen)
+    sources = np.arange(missing) % len(chosen)
+    copies = [vary(chosen[source], generator) for source in sources]
+    return np.concatenate([chosen, np.stack(copies)]) if copies else chosen
