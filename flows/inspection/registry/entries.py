@@ -60,7 +60,7 @@ def dump_entry(package: PackageReference, version: int, archive: str, champion: 
         "tags": dict(package.tags),
     }
     try:
-        return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+        return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise RegistryError(
             f"metrics or tags of line {package.line}: want JSON values and finite numbers, found otherwise ({error}); "
@@ -78,7 +78,7 @@ def dump_event(change: StatusChange) -> bytes:
         "why": change.why,
         "at": change.at.isoformat(),
     }
-    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def parse_entry(data: bytes, where: str) -> Entry:

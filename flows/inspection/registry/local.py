@@ -234,10 +234,11 @@ class LocalRegistry:
                 f"line {line}: want version {version}, found versions {numbers[0]} to {numbers[-1]} in "
                 f"{self.storage.root}; see `lineside registry list {line}`"
             )
-        others = ", ".join(self.lines()) or "none"
+        others = ", ".join(self.lines())
         return (
-            f"line {line}: want version {version}, found no version of this line in {self.storage.root} "
-            f"(lines there: {others}); train one with `python flows/train_flow.py run`, or name another --storage"
+            f"line {line}: want version {version}, found no version of this line in {self.storage.root}"
+            + (f" (lines there: {others})" if others else "")
+            + "; train one with `python flows/train_flow.py run`, or name another --storage"
         )
 
 

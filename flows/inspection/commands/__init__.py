@@ -1,0 +1,1 @@
+"""The commands of the `lineside` program, a module for each group."""

@@ -1,0 +1,296 @@
+"""`lineside registry`: the versions of a line's model and the decisions on them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from inspection.commands.output import (
+    PIPE_WIDTH,
+    JsonOption,
+    LineArgument,
+    StorageOption,
+    VersionArgument,
+    format_age,
+    format_figure,
+    format_status,
+    format_time,
+    make_console,
+    make_fields,
+    make_table,
+    open_root,
+    plain,
+    print_json,
+    print_line,
+    print_next,
+)
+from inspection.dataset.manifest import read_document
+from inspection.errors import RegistryError
+from inspection.registry.interface import ModelVersion, Status
+from inspection.registry.local import LocalRegistry
+from inspection.storage import Storage
+
+app = typer.Typer(no_args_is_help=True, help="Versions of a line's model: see, approve, reject, roll back, fetch.")
+
+BY = typer.Option("--by", metavar="NAME", help="Who decides: a person's name.", show_default=False)
+WHY = typer.Option("--why", metavar="REASON", help="The reason; the history keeps it.", show_default=False)
+ByOption = Annotated[str, BY]
+WhyOption = Annotated[str, WHY]
+StatusOption = Annotated[Status, typer.Option("--status", help="The status to look for.")]
+COLUMNS = {"auroc": "AUROC", "escape_rate": "escape %", "overkill_rate": "overkill %", "review_rate": "review %"}
+
+
+@app.command("list")
+def list_versions(
+    line: Annotated[
+        str, typer.Argument(metavar="[LINE]", help="Name of the line; all lines without.", show_default=False)
+    ] = "",
+    storage: StorageOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List model versions, newest first, with their rates on the holdout."""
+    registry = LocalRegistry(open_root(storage))
+    lines = (line,) if line else registry.lines()
+    versions = [version for name in lines for version in reversed(registry.list(name))]
+    if as_json:
+        print_json(versions)
+        return
+    console = make_console()
+    if not versions:
+        _explain_empty(console, registry, line)
+        return
+    for name in lines:
+        _print_versions(console, name, [version for version in versions if version.line == name])
+    pending = next((version for version in versions if version.status == "pending"), None)
+    shown = pending or versions[0]
+    commands = [f"registry show {shown.line} {shown.version}"]
+    if pending:
+        commands.append(f"registry approve {shown.line} {shown.version} --by NAME --why REASON")
+    print_next(console, storage, *commands)
+
+
+@app.command()
+def show(
+    line: LineArgument, version: VersionArgument, storage: StorageOption = "", as_json: JsonOption = False
+) -> None:
+    """Show all that is known of one version."""
+    found = LocalRegistry(open_root(storage)).get(line, version)
+    if as_json:
+        print_json(found)
+    else:
+        _print_version(make_console(), found, storage)
+
+
+@app.command()
+def latest(
+    line: LineArgument, status: StatusOption = "approved", storage: StorageOption = "", as_json: JsonOption = False
+) -> None:
+    """Show the highest version that is approved (or has another status)."""
+    registry = LocalRegistry(open_root(storage))
+    found = registry.latest(line, status)
+    if found is None:
+        counts = ", ".join(f"{each.version} {each.status}" for each in registry.list(line)) or "none"
+        raise RegistryError(
+            f"line {line}: want a version that is {status}, found none (versions: {counts}); "
+            f"see `lineside registry list {line}`"
+        )
+    if as_json:
+        print_json(found)
+    else:
+        _print_version(make_console(), found, storage)
+
+
+@app.command()
+def approve(
+    line: LineArgument,
+    version: VersionArgument,
+    by: ByOption,
+    why: WhyOption,
+    storage: StorageOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Let a version be deployed."""
+    registry = LocalRegistry(open_root(storage))
+    before = registry.get(line, version)
+    _print_decision(before, registry.approve(line, version, by, why), storage, as_json)
+
+
+@app.command()
+def reject(
+    line: LineArgument,
+    version: VersionArgument,
+    by: ByOption,
+    why: WhyOption,
+    storage: StorageOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse a pending version."""
+    registry = LocalRegistry(open_root(storage))
+    before = registry.get(line, version)
+    _print_decision(before, registry.reject(line, version, by, why), storage, as_json)
+
+
+@app.command("roll-back")
+def roll_back(
+    line: LineArgument,
+    version: VersionArgument,
+    by: ByOption,
+    why: WhyOption,
+    storage: StorageOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Withdraw an approved version; the approved one before it is then the latest."""
+    registry = LocalRegistry(open_root(storage))
+    before = registry.get(line, version)
+    _print_decision(before, registry.roll_back(line, version, by, why), storage, as_json)
+
+
+@app.command()
+def lineage(
+    line: LineArgument, version: VersionArgument, storage: StorageOption = "", as_json: JsonOption = False
+) -> None:
+    """Show what a version was made from: images, run, code, and the model it was to beat."""
+    root = open_root(storage)
+    found = LocalRegistry(root).lineage(line, version)
+    snapshots = _list_ancestors(root, found.snapshot)
+    if as_json:
+        print_json({"line": line, "version": version, "lineage": found, "snapshots": snapshots})
+        return
+    rows: list[tuple[str, str | Text]] = [("model", f"line {line} version {version}"), ("run", found.run)]
+    rows += [("card", found.card)] if found.card else []
+    rows += [("code", found.commit or "unknown: it was no git checkout")]
+    rows += [("champion", f"version {found.champion}" if found.champion else "none: no version was approved then")]
+    rows += [("snapshot", found.snapshot if snapshots else f"{found.snapshot} (not in this storage)")]
+    rows += [("grown from", snapshot) for snapshot in snapshots[1:]]
+    console = make_console()
+    console.print(make_fields(rows))
+    print_next(console, storage, f"dataset show {line} {found.snapshot[:12]}")
+
+
+@app.command()
+def fetch(
+    line: LineArgument,
+    version: VersionArgument,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to unpack into.", show_default=False)],
+    storage: StorageOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Unpack a version's model package, verifying every digest."""
+    registry = LocalRegistry(open_root(storage))
+    folder = registry.fetch(line, version, to)
+    if as_json:
+        print_json({"line": line, "version": version, "folder": str(folder)})
+        return
+    console = make_console()
+    print_line(console, f"line {line} version {version}: verified and unpacked into {folder}")
+    print_line(console, f"next: python -m edge --model {folder} --self-test", style="cyan")
+
+
+def _explain_empty(console: Console, registry: LocalRegistry, line: str) -> None:
+    others = ", ".join(registry.lines())
+    what = f"Line {line} has" if line else "There are"
+    print_line(console, f"{what} no model versions in {registry.storage.root}.")
+    if line and others:
+        print_line(console, f"Lines there: {others}.")
+    print_line(console, "next: python flows/train_flow.py run", style="cyan")
+
+
+def _print_versions(console: Console, line: str, versions: list[ModelVersion]) -> None:
+    table, legend = _make_version_table(versions, intervals=True), "rates on the holdout with 95 % intervals"
+    if console.measure(table, options=console.options.update(max_width=PIPE_WIDTH)).maximum > console.width:
+        table, legend = _make_version_table(versions, intervals=False), "rates on the holdout"
+    print_line(console, Text.assemble((f"line {line}", "bold"), (f"  {legend}", "dim")))
+    console.print(table)
+    for version in versions:
+        if version.metrics.get("autonomous") is False:
+            print_line(console, _describe_manual(version), style="bold yellow")
+
+
+def _make_version_table(versions: list[ModelVersion], intervals: bool) -> Table:
+    names = [name for name in COLUMNS if any(name in version.metrics for version in versions)]
+    heads = [COLUMNS[name] for name in names]
+    table = make_table("version", "status", "made", *heads, "decided by", right=("version", *heads))
+    for version in versions:
+        figures = [
+            format_figure(name, version.metrics[name], intervals and name != "auroc").replace(" %", "")
+            if name in version.metrics
+            else "-"
+            for name in names
+        ]
+        by = version.history[-1].by if version.history else "-"
+        table.add_row(
+            str(version.version), format_status(version.status), format_age(version.created_at), *figures, plain(by)
+        )
+    return table
+
+
+def _print_version(console: Console, version: ModelVersion, storage: str) -> None:
+    title = Text.assemble(
+        (f"line {version.line} version {version.version}", "bold"), "  ", format_status(version.status)
+    )
+    print_line(console, title)
+    rows: list[tuple[str, str | Text]] = [
+        ("made", format_time(version.created_at)),
+        ("model", version.contract_version),
+        ("package", version.archive_sha256),
+        ("snapshot", version.lineage.snapshot),
+        ("run", version.lineage.run),
+        ("code", version.lineage.commit or "unknown: it was no git checkout"),
+    ]
+    rows += [(name, str(value)) for name, value in version.tags.items()]
+    console.print(make_fields(rows))
+    if version.metrics:
+        table = make_table("metric", "value", right=("value",))
+        for name, value in version.metrics.items():
+            table.add_row(plain(name), plain(format_figure(name, value)))
+        console.print(table)
+    for change in version.history:
+        line = Text.assemble(format_status(change.status), f" by {change.by}, {format_time(change.at)}: {change.why}")
+        print_line(console, line)
+    if version.metrics.get("autonomous") is False:
+        print_line(console, _describe_manual(version), style="bold yellow")
+    place = f"{version.line} {version.version}"
+    commands = {
+        "pending": (f"approve {place} --by NAME --why REASON", f"reject {place} --by NAME --why REASON"),
+        "approved": (f"fetch {place} --to FOLDER",),
+    }.get(version.status, (f"approve {place} --by NAME --why REASON",))
+    print_next(console, storage, *(f"registry {command}" for command in commands))
+
+
+def _print_decision(before: ModelVersion, after: ModelVersion, storage: str, as_json: bool) -> None:
+    if as_json:
+        print_json(after)
+        return
+    console = make_console()
+    change = after.history[-1]
+    print_line(
+        console,
+        Text.assemble(
+            f"line {after.line} version {after.version}: ",
+            format_status(before.status),
+            " -> ",
+            format_status(after.status),
+            f" (by {change.by}: {change.why})",
+        ),
+    )
+    if after.status == "approved" and after.metrics.get("autonomous") is False:
+        print_line(console, _describe_manual(after), style="bold yellow")
+    follow = f"fetch {after.line} {after.version} --to FOLDER" if after.status == "approved" else f"list {after.line}"
+    print_next(console, storage, f"registry {follow}")
+
+
+def _describe_manual(version: ModelVersion) -> str:
+    return f"version {version.version} is NOT AUTONOMOUS: it would send more than half of the parts to review"
+
+
+def _list_ancestors(storage: Storage, snapshot: str) -> list[str]:
+    """The snapshot and those it grew from, newest first; empty when it is not in this storage."""
+    found: list[str] = []
+    parent: str | None = snapshot
+    while parent and parent not in found and storage.exists(f"datasets/{parent}/about.json"):
+        found.append(parent)
+        parent = read_document(storage, f"datasets/{parent}/about.json")["parent"]
+    return found
