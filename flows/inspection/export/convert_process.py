@@ -7,7 +7,6 @@ It writes both .tflite files and `report.json` beside them.
 import importlib.metadata
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.memory import peak_rss_bytes
 from inspection.errors import ConversionError
 from inspection.export.conversion import FLOAT_NAME, INT8_NAME
 from inspection.export.quantisation import quantise
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     lifted = quantise(folder / FLOAT_NAME, pixels, folder / INT8_NAME, threads)
     report = {
         "seconds": time.monotonic() - started,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
         "calibration_images": len(pixels),
         "lifted_channels": lifted,
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},

@@ -1,0 +1,172 @@
+"""The parity gate: before any threshold exists, a converted model must decide as the trained one does.
+
+It looks at images of the training split only, and at slightly varied copies of them: neither the calibration split
+nor the holdout may have a part in choosing what ships.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edge.contract import InputContract
+from inspection.errors import ParityError
+from inspection.export.agreement import ParityReport, check_parity
+from inspection.export.benchmark import read_benchmarks
+from inspection.export.conversion import Converted
+from inspection.export.device import score_on_device
+from inspection.export.variation import vary
+from inspection.settings import ExportSettings
+
+__all__ = ["GateError", "ParityGate", "ParityReport", "check_parity", "run_parity_gate"]
+
+log = logging.getLogger(__name__)
+
+NAMED = 10  # flipped images named in an error
+
+
+class Scores(Protocol):
+    """A trained model, as far as the gate needs it."""
+
+    def score_pixels(self, pixels: Any, batch: int = 32) -> np.ndarray:
+        """Defect logits, float64 [N], of uint8 [N, H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class ParityGate:
+    """Both reports, what ships and why."""
+
+    float: ParityReport
+    int8: ParityReport
+    artifact: Path  # the model file that ships
+    kind: str  # of that file
+    reason: str  # why that one
+    source_index: np.ndarray  # int64 [images]: which of the given pictures each compared image came from
+    copies: np.ndarray  # bool [images]: a varied copy, not the picture itself
+    devices: dict[str, dict[str, Any]]  # latency and memory by kind, as measured here
+
+    def to_json(self) -> dict[str, Any]:
+        """The gate as JSON values."""
+        return {
+            "kind": self.kind,
+            "reason": self.reason,
+            "float32": self.float.to_json(),
+            "int8": self.int8.to_json(),
+            "devices": self.devices,
+        }
+
+
+class GateError(ParityError):
+    """No converted model passed; carries what a card needs to show the pictures that flipped."""
+
+    def __init__(self, message: str, reports: Sequence[ParityReport] = (), source_index: np.ndarray | None = None):
+        super().__init__(message)
+        self.reports = tuple(reports)
+        self.source_index = source_index  # as in `ParityGate`
+
+
+def run_parity_gate(
+    model: Scores,
+    converted: Converted,
+    pixels: np.ndarray,
+    is_bad: np.ndarray,
+    input: InputContract,
+    settings: ExportSettings,
+    seed: int,
+    defect_types: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+) -> ParityGate:
+    """Compare both converted models with the trained one and choose what ships.
+
+    Args:
+        model: the trained model.
+        converted: its float32 and int8 files.
+        pixels: uint8 [N, H, W, 3], images of the training split.
+        is_bad: bool [N].
+        input: the size that the model takes.
+        settings: limits, target, and how many images to compare at least.
+        seed: of the copies that fill up to that number, and of the bootstrap.
+        defect_types: names of the model's type outputs.
+        names: of the images, for the error; their numbers when not given.
+
+    Raises:
+        ParityError: neither passes; the pictures that flipped are named.
+        ConversionError: a model cannot be run.
+        SettingsError: the device benchmark cannot be used.
+    """
+    benchmarks = read_benchmarks(Path(settings.device_benchmark), input) if settings.device_benchmark else None
+    compared, source_index = fill_up(pixels, settings.parity_images, seed)
+    trained = model.score_pixels(compared)
+    labels, reports, devices = is_bad[source_index], {}, {}
+    for kind, path in (("float32", converted.float_path), ("int8", converted.int8_path)):
+        device = score_on_device(path, compared, input, settings, defect_types)
+        reports[kind] = check_parity(trained, device.scores, labels, settings, kind, source_index, seed)
+        devices[kind] = device.describe()
+        log.info("event=parity %s", reports[kind].summary())
+    if not any(report.passed for report in reports.values()):
+        raise GateError(_refusal(reports, source_index, names), tuple(reports.values()), source_index)
+    kind, reason = _choose(reports, settings, benchmarks)
+    log.info("event=artifact_chosen kind=%s reason=%r", kind, reason)
+    return ParityGate(
+        float=reports["float32"],
+        int8=reports["int8"],
+        artifact=converted.int8_path if kind == "int8" else converted.float_path,
+        kind=kind,
+        reason=reason,
+        source_index=source_index,
+        copies=np.arange(len(compared)) >= len(pixels),
+        devices=devices,
+    )
+
+
+def fill_up(pixels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Add varied copies until there are at least `count` images.
+
+    Args:
+        pixels: uint8 [N, H, W, 3].
+        count: of images wanted; more than that are all kept.
+        seed: of the copies.
+
+    Returns:
+        uint8 [max(N, count), H, W, 3], the given images first, and int64, which of them each came from.
+    """
+    generator = np.random.default_rng(seed)
+    source_index = np.arange(max(len(pixels), count)) % len(pixels)
+    if len(source_index) == len(pixels):
+        return pixels, source_index
+    copies = [vary(pixels[index], generator) for index in source_index[len(pixels) :]]
+    return np.concatenate([pixels, np.stack(copies)]), source_index
+
+
+def _choose(
+    reports: dict[str, ParityReport], settings: ExportSettings, benchmarks: dict[str, Any] | None
+) -> tuple[str, str]:
+    """The kind that ships, of those that passed (at least one), and the reason."""
+    passed = [kind for kind, report in reports.items() if report.passed]
+    if len(passed) == 1:
+        other = next(report for kind, report in reports.items() if kind != passed[0])
+        verb = "ships as wanted" if passed[0] == settings.target else f"ships although the target is {settings.target}"
+        return passed[0], f"{passed[0]} {verb}; {other.kind} failed the parity gate: {'; '.join(other.faults)}"
+    if benchmarks is None:
+        return settings.target, f"{settings.target} is the target and passed the parity gate"
+    fastest = min(passed, key=lambda kind: benchmarks[kind].p50_ms)
+    slower = next(kind for kind in passed if kind != fastest)
+    return fastest, (
+        f"both passed the parity gate, and on {benchmarks[fastest].machine} with {benchmarks[fastest].runtime} "
+        f"{fastest} takes {benchmarks[fastest].p50_ms:.1f} ms, {slower} {benchmarks[slower].p50_ms:.1f} ms"
+    )
+
+
+def _refusal(reports: dict[str, ParityReport], source_index: np.ndarray, names: Sequence[str] | None) -> str:
+    parts = [f"{report.kind}: {'; '.join(report.faults)} (of {report.images} images)" for report in reports.values()]
+    flipped = dict.fromkeys(int(source_index[index]) for report in reports.values() for index in report.flipped)
+    shown = [names[index] if names is not None else f"image {index}" for index in list(flipped)[:NAMED]]
+    more = f" and {len(flipped) - NAMED} more" if len(flipped) > NAMED else ""
+    named = f"; flipped: {', '.join(shown)}{more}" if shown else ""
+    return (
+        f"no converted model passed the parity gate. {'. '.join(parts)}{named}. See the parity card; more training "
+        "images, another backbone or wider limits in [export] may help"
+    )
