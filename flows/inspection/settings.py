@@ -302,7 +302,7 @@ def _describe(fault: Any) -> str:
         (r"\ba valid number$", "a number"),
         (r"\ba valid string$", "text in quotes"),
         (r"\ba valid boolean$", "true or false"),
-        (r"\ba valid (?=list|array)", "a "),
+        (r"\ba valid (?:list|array)$", "a list"),
         (r"\ban object$", "a section with keys"),
     ):
         wanted = re.sub(technical, plain, wanted)

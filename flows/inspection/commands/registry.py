@@ -212,7 +212,7 @@ def _print_versions(console: Console, line: str, versions: list[ModelVersion]) -
 def _make_version_table(versions: list[ModelVersion], intervals: bool) -> Table:
     names = [name for name in COLUMNS if any(name in version.metrics for version in versions)]
     heads = [COLUMNS[name] for name in names]
-    table = make_table("version", "status", "made", *heads, "decided by", right=("version", *heads))
+    table = make_table("version", "status", "made", *heads, "by", right=("version", *heads))
     for version in versions:
         figures = [
             format_figure(name, version.metrics[name], intervals and name != "auroc").replace(" %", "")

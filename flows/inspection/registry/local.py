@@ -125,8 +125,6 @@ class LocalRegistry:
         Raises:
             PackageError: the archive is missing, or it or a file in it is not what was registered.
         """
-        from inspection.export.package import read_archive  # reads packages through `edge`, which needs numpy
-
         entry = self.get(line, version)
         where = f"line {line} version {version}: {self.storage.root}/{entry.archive}"
         if not self.storage.exists(entry.archive):
@@ -140,6 +138,8 @@ class LocalRegistry:
                 f"{where}: the archive was changed after it was registered: want sha256 {entry.archive_sha256}, "
                 f"found {found}; restore it from a backup and do not deploy it"
             )
+        from inspection.export.package import read_archive  # opens the package, which needs a TFLite runtime
+
         contract = read_archive(archive, entry.archive_sha256, folder).contract
         if (contract.line, contract.version) != (line, entry.contract_version):
             raise PackageError(
