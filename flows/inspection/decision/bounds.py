@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy.special import betaincinv
 
 from inspection.errors import DataError
 
@@ -42,7 +42,7 @@ def clopper_pearson_upper(events: float, trials: int, confidence: float) -> floa
         return 1.0
     if events == 0:
         return -math.expm1(math.log1p(-confidence) / trials)
-    return float(stats.beta.ppf(confidence, events + 1, trials - events))
+    return float(betaincinv(events + 1, trials - events, confidence))
 
 
 def clopper_pearson_interval(

@@ -104,8 +104,8 @@ def choose_operating_point(
         calibration_rates=_measure_rates(scores, is_bad, groups, chosen),
         resolved_escape=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=True),
         resolved_overkill=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=False),
-        setting_lower=tuple(np.flatnonzero(is_bad & (scores == table.lower_for(escapes))).tolist()),
-        setting_upper=tuple(np.flatnonzero(~is_bad & (scores == table.upper_for(overkills))).tolist()),
+        setting_lower=tuple(np.flatnonzero(is_bad & (scores == chosen.lower)).tolist()),
+        setting_upper=tuple(np.flatnonzero(~is_bad & (scores == chosen.upper)).tolist()),
         choices=_list_choices(table, overkills, escape_confidence, settings),
         text="",
     )
