@@ -70,21 +70,18 @@ def plan_sample(images: int = 400, seed: int = 0) -> tuple[SamplePart, ...]:
         raise DataError(f"sample: want a seed >= 0, found {seed}")
     rng = np.random.default_rng([seed, 0x5A])
     bad = round(BAD_SHARE * images)
-    kinds: list[str | None] = [DEFECT_TYPES[index % len(DEFECT_TYPES)] for index in range(bad)]
-    steps = -(-bad // len(DEFECT_TYPES))
-    severities = np.concatenate([rng.permutation(steps) for _ in DEFECT_TYPES]).reshape(len(DEFECT_TYPES), steps)
     lots = max(2, round(images / LOT_SIZE))
-    entries = [
-        (kind, (severities[index % len(DEFECT_TYPES), index // len(DEFECT_TYPES)] + rng.random()) / steps)
-        for index, kind in enumerate(kinds)
-    ]
+    entries: list[tuple[str | None, float]] = []
+    for index, kind in enumerate(DEFECT_TYPES):
+        count = len(range(index, bad, len(DEFECT_TYPES)))
+        entries += [(kind, float(step + rng.random()) / count) for step in rng.permutation(count)]
     entries += [(None, 0.0)] * (images - bad)
-    members: list[list[tuple[str | None, float]]] = [entries[lot::lots] for lot in range(lots)]
     parts = []
-    for lot, content in enumerate(members, start=1):
+    for lot in range(1, lots + 1):
+        content = entries[lot - 1 :: lots]
         for part, index in enumerate(rng.permutation(len(content)), start=1):
             kind, severity = content[index]
-            parts.append(SamplePart(lot, part, kind, float(severity)))
+            parts.append(SamplePart(lot, part, kind, severity))
     return tuple(parts)
 
 
@@ -179,7 +176,8 @@ def _is_ready(folder: Path, identity: dict[str, object], parts: tuple[SamplePart
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DataError(
-            f"{folder}: {len(missing)} files of the sample are missing, such as {missing[0]}; delete the folder, it will be made anew"
+            f"{folder}: {len(missing)} files of the sample are missing, such as {missing[0]}; "
+            "delete the folder, it will be made anew"
         )
     if _digest(folder, names) != summary.get("sha256"):
         raise DataError(

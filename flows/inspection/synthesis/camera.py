@@ -26,14 +26,14 @@ class Shot:
 
 def draw_shot(rng: np.random.Generator) -> Shot:
     """A shot of a camera that nobody adjusted today."""
-    red, blue = rng.normal(1.0, 0.008, 2)
+    red, blue = rng.normal(1.0, 0.005, 2)
     return Shot(
-        level=rng.uniform(0.95, 1.05),
-        gradient=(rng.normal(0, 0.04), rng.normal(0, 0.04)),
-        vignetting=rng.uniform(0.10, 0.16),
+        level=rng.uniform(0.96, 1.04),
+        gradient=(rng.normal(0, 0.02), rng.normal(0, 0.02)),
+        vignetting=rng.uniform(0.11, 0.14),
         white_balance=(float(red), float(blue)),
-        blur_px=rng.uniform(0.5, 0.7),
-        noise=rng.uniform(0.010, 0.014),
+        blur_px=rng.uniform(0.5, 0.62),
+        noise=rng.uniform(0.008, 0.011),
     )
 
 

@@ -1,6 +1,7 @@
 """Defects of the flange, each graded by a severity: 0 is hard to see, 1 is plain."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -9,12 +10,14 @@ from scipy.ndimage import gaussian_filter
 from inspection.synthesis.flange import (
     BORE_PX,
     BOSS_PX,
+    CODE,
     FACE_PX,
+    FIRST_HOLE,
     HOLE_CIRCLE_PX,
-    HOLE_PX,
     HOLES,
     MARK_PITCH_PX,
     OUTER_PX,
+    SLEEVE_PX,
     Damage,
     hole_centre,
     mark_dots,
@@ -29,7 +32,7 @@ def scratch(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     damage = Damage()
     centre_x, centre_y = _place_on_face(pose, rng)
     length = _grade(severity, 34, 100) * rng.uniform(0.85, 1.15)
-    width = _grade(severity, 0.9, 1.7)
+    width = _grade(severity, 1.2, 2.0)
     direction = rng.uniform(0, np.pi)
     bend = rng.normal(0, 0.0016)
     for line in range(1 + (rng.random() < severity * 0.6)):
@@ -41,7 +44,7 @@ def scratch(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
         taper = np.clip((length / 2 - np.abs(along)) / (0.3 * length), 0, 1)
         core = np.exp(-((across / width) ** 2)) * taper
         damage.height -= _grade(severity, 0.5, 1.1) * core
-        damage.bare = np.maximum(damage.bare, _grade(severity, 0.45, 1.0) * core)
+        damage.bare = np.maximum(damage.bare, _grade(severity, 0.6, 1.0) * core)
     return _on_metal(damage, pose, damage.bare > 0.12)
 
 
@@ -61,11 +64,11 @@ def dent(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     return _on_metal(damage, pose, distance < 1.0)
 
 
-STAINS = ((0.45, 0.9, 1.7), (0.8, 1.0, 1.25), (1.15, 0.95, 0.75))  # rust, dried coolant, blueing: red, green, blue
+STAINS = ((0.35, 1.0, 1.9), (0.7, 1.1, 1.6), (1.3, 1.4, 1.5))  # rust, dried coolant, grease: red, green, blue
 
 
 def stain(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
-    """Rust, dried coolant or blueing: an uneven blot, darkest at its rim."""
+    """Rust, dried coolant or grease: an uneven blot, darkest at its rim."""
     damage = Damage(film_colour=STAINS[rng.integers(len(STAINS))])
     radius = _grade(severity, 10, 24) * rng.uniform(0.9, 1.1)
     x0, y0 = _place_on_face(pose, rng, 0.4 * radius)
@@ -76,7 +79,7 @@ def stain(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     inside = 1 - np.sqrt(x * x + y * y) / radius + 0.22 * gaussian_filter(lumps, 2.0)
     body = np.clip(inside / 0.12, 0, 1)
     rim = np.exp(-(((inside - 0.12) / 0.12) ** 2)) * body
-    damage.film = (_grade(severity, 0.26, 0.62) * (0.7 * body + 0.6 * rim)).astype(np.float32)
+    damage.film = (_grade(severity, 0.4, 0.8) * (0.7 * body + 0.6 * rim)).astype(np.float32)
     damage.matte = 0.35 * body
     return _on_metal(damage, pose, body > 0.3)
 
@@ -87,7 +90,7 @@ def crack(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     start, heading = _stress_raiser(pose, rng)
     length = _grade(severity, 30, 72) * rng.uniform(0.9, 1.1)
     trunk = _wander(start, heading, length, rng)
-    width = _grade(severity, 1.5, 2.6)
+    width = _grade(severity, 2.4, 3.6)
     drawing = Image.new("L", (SIZE_PX * OVERSAMPLING, SIZE_PX * OVERSAMPLING))
     pen = ImageDraw.Draw(drawing)
     branches = [trunk]
@@ -95,12 +98,12 @@ def crack(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
         fork = len(trunk) // 2
         branches.append(_wander(trunk[fork], heading + rng.choice([-1, 1]) * rng.uniform(0.5, 0.9), length * 0.4, rng))
     for branch in branches:
-        for index, (a, b) in enumerate(zip(branch[:-1], branch[1:], strict=True)):
+        for index, (a, b) in enumerate(pairwise(branch)):
             thin = 1 - 0.65 * index / len(branch)
             line = [tuple((OVERSAMPLING * (p + 0.5)).tolist()) for p in (a, b)]
             pen.line(line, fill=255, width=max(1, round(OVERSAMPLING * width * thin)))
     ink = np.asarray(drawing.reduce(OVERSAMPLING), np.float32) / 255
-    damage.gap = _grade(severity, 0.6, 1.0) * ink
+    damage.gap = _grade(severity, 0.75, 1.0) * ink
     damage.height = 0.35 * gaussian_filter(ink, 1.2)  # lips that stand up a little
     return _on_metal(damage, pose, ink > 0.2)
 
@@ -112,12 +115,12 @@ def missing_feature(pose: Pose, severity: float, rng: np.random.Generator) -> Da
         index = int(rng.integers(HOLES))
         x, y = pose.to_picture(*hole_centre(index))
         damage.missing_holes = frozenset([index])
-        damage.mask = _disc(float(x), float(y), HOLE_PX + 3)
+        damage.mask = _disc(float(x), float(y), SLEEVE_PX)
     else:
         count = 2 if severity < 0.3 else 3 if severity < 0.5 else 4
         first = int(rng.integers(0, 5 - count))
         damage.missing_characters = frozenset(range(first, first + count))
-        dots = mark_dots("8888", frozenset(range(4)) - damage.missing_characters)
+        dots = mark_dots(CODE, frozenset(range(4)) - damage.missing_characters)
         x, y = pose.to_picture(dots[:, 0], dots[:, 1])
         damage.mask = np.zeros((SIZE_PX, SIZE_PX), bool)
         for dot_x, dot_y in zip(x, y, strict=True):
@@ -148,13 +151,13 @@ def _place_on_face(pose: Pose, rng: np.random.Generator, reach_px: float = 0.0) 
     while True:
         radius = rng.uniform(FACE_PX[0] + 0.5 * reach_px, FACE_PX[1] - 0.5 * reach_px)
         angle = rng.uniform(0, 2 * np.pi)
-        nearest = np.rint(angle / (2 * np.pi / HOLES)) * 2 * np.pi / HOLES
+        nearest = np.rint((angle - FIRST_HOLE) / (2 * np.pi / HOLES)) * 2 * np.pi / HOLES + FIRST_HOLE
         if (
             np.hypot(
                 radius * np.cos(angle) - HOLE_CIRCLE_PX * np.cos(nearest),
                 radius * np.sin(angle) - HOLE_CIRCLE_PX * np.sin(nearest),
             )
-            > HOLE_PX + 3 + 0.7 * reach_px
+            > SLEEVE_PX + 2 + 0.7 * reach_px
         ):
             x, y = pose.to_picture(radius * np.cos(angle), radius * np.sin(angle))
             return float(x), float(y)
@@ -166,7 +169,7 @@ def _stress_raiser(pose: Pose, rng: np.random.Generator) -> tuple[Array, float]:
     angle = rng.uniform(0, 2 * np.pi)
     if kind == 0:  # a bolt hole
         u, v = hole_centre(int(rng.integers(HOLES)))
-        u, v = u + HOLE_PX * np.cos(angle), v + HOLE_PX * np.sin(angle)
+        u, v = u + SLEEVE_PX * np.cos(angle), v + SLEEVE_PX * np.sin(angle)
         heading = angle
     elif kind == 1:  # the foot of the boss
         u, v = BOSS_PX * np.cos(angle), BOSS_PX * np.sin(angle)
@@ -188,10 +191,9 @@ def _wander(start: Array, heading: float, length_px: float, rng: np.random.Gener
 
 def _on_metal(damage: Damage, pose: Pose, mask: Array) -> Damage:
     """Give the damage its mask, without what falls off the part or into a hole."""
-    x, y = pose.grid
     metal = (pose.radius < OUTER_PX) & (pose.radius > BORE_PX)
     for index in range(HOLES):
         hole_x, hole_y = pose.to_picture(*hole_centre(index))
-        metal &= ~_disc(float(hole_x), float(hole_y), HOLE_PX)
+        metal &= ~_disc(float(hole_x), float(hole_y), SLEEVE_PX)
     damage.mask = np.asarray(mask & metal)
     return damage

@@ -1,4 +1,4 @@
-"""The product: a turned flange with a bore, six bolt holes and a dot-peened mark, lit and shaded.
+"""The product: a turned flange with a bore, four sleeved bolt holes and an ink-jet code, lit and shaded.
 
 The turned faces reflect as fine concentric grooves do: bright where the groove runs across the light (the two
 wedges that every turned disc shows), which makes dents and scratches visible by their slope alone.
@@ -14,27 +14,25 @@ from inspection.synthesis.scene import SIZE_PX, Array, Lot, Pose
 OUTER_PX = 132.0
 BOSS_PX = 62.0
 BORE_PX = 33.0
-HOLE_PX = 11.0
-HOLES = 6
+SLEEVE_PX = 16.0
+HOLE_PX = 9.0
+HOLES = 4
 HOLE_CIRCLE_PX = 98.0
+FIRST_HOLE = np.pi / 4  # rad; the mark lies between two holes
 CHAMFER_PX = 4.0
 MARK_TOP_PX = 82.0  # of the mark's first row, below the centre
 MARK_PITCH_PX = 2.9  # between dots
 FACE_PX = (BOSS_PX + 6.0, OUTER_PX - 8.0)  # radii between which the face is flat
 
+CODE = "LS40"
+INK = (1.6, 0.3, 1.1)  # absorption of red, green, blue: the green of an ink-jet code
+SLEEVE = (0.16, 0.40, 0.85)  # reflectance of the bearing sleeves in the bolt holes: blue polymer
+
 FONT = {  # 5 x 7 dots, a row per string
     "L": "10000 10000 10000 10000 10000 10000 11111",
     "S": "01111 10000 10000 01110 00001 00001 11110",
     "0": "01110 10001 10011 10101 11001 10001 01110",
-    "1": "00100 01100 00100 00100 00100 00100 01110",
-    "2": "01110 10001 00001 00110 01000 10000 11111",
-    "3": "11110 00001 00001 01110 00001 00001 11110",
     "4": "00010 00110 01010 10010 11111 00010 00010",
-    "5": "11111 10000 11110 00001 00001 10001 01110",
-    "6": "00110 01000 10000 11110 10001 10001 01110",
-    "7": "11111 00001 00010 00100 01000 01000 01000",
-    "8": "01110 10001 10001 01110 10001 10001 01110",
-    "9": "01110 10001 10001 01111 00001 00010 01100",
 }
 
 
@@ -73,28 +71,30 @@ def mark_dots(text: str, missing: frozenset[int] = frozenset()) -> Array:
 
 
 def hole_centre(index: int) -> tuple[float, float]:
-    """Centre of a bolt hole in the part's own frame; the mark lies between two holes."""
-    angle = index * 2 * np.pi / HOLES
+    """Centre of a bolt hole in the part's own frame."""
+    angle = FIRST_HOLE + index * 2 * np.pi / HOLES
     return HOLE_CIRCLE_PX * np.cos(angle), HOLE_CIRCLE_PX * np.sin(angle)
 
 
-def press_dots(height: Array, x: Array, y: Array, radius_px: float, depth_px: float) -> None:
-    """Press round dimples into `height` (in place) at the centres `x`, `y` in pixels."""
-    reach = int(np.ceil(2.5 * radius_px))
+def print_dots(x: Array, y: Array, radius_px: float) -> Array:
+    """Round dots of ink at the centres `x`, `y` in pixels: coverage 0..1, float32 [SIZE_PX, SIZE_PX]."""
+    ink = zeros()
+    reach = int(np.ceil(radius_px)) + 1
     window = np.arange(-reach, reach + 1)
     for cx, cy in zip(x, y, strict=True):
         left, top = round(cx), round(cy)
-        dx, dy = left + window - cx, top + window - cy
-        dimple = np.exp(-(dx[None, :] ** 2) / radius_px**2) * np.exp(-(dy[:, None] ** 2) / radius_px**2)
-        height[top - reach : top + reach + 1, left - reach : left + reach + 1] -= depth_px * dimple
+        distance = np.hypot((left + window - cx)[None, :], (top + window - cy)[:, None])
+        area = ink[top - reach : top + reach + 1, left - reach : left + reach + 1]
+        np.maximum(area, np.clip(radius_px + 0.5 - distance, 0, 1), out=area)
+    return ink
 
 
 def _holes(pose: Pose, missing: frozenset[int]) -> tuple[Array, Array, Array]:
     """Distance to the nearest bolt hole's centre and the unit vector away from it, in the picture's frame."""
     step = np.float32(2 * np.pi / HOLES)
-    sector = np.rint(pose.angle / step)
+    sector = np.rint((pose.angle - np.float32(FIRST_HOLE)) / step)
     x, y = pose.grid
-    direction = sector * step + np.float32(pose.rotation)
+    direction = sector * step + np.float32(FIRST_HOLE + pose.rotation)
     dx, dy = x - HOLE_CIRCLE_PX * np.cos(direction), y - HOLE_CIRCLE_PX * np.sin(direction)
     distance = np.sqrt(dx * dx + dy * dy) + np.float32(1e-3)
     away_x, away_y = dx / distance, dy / distance
@@ -129,23 +129,20 @@ def shade(lot: Lot, pose: Pose, damage: Damage, azimuth: float, elevation: float
     x, y = pose.grid
     r = pose.radius
     hole, away_x, away_y = _holes(pose, damage.missing_holes)
-    height = damage.height.copy()
-    text = f"LS{lot.number:02d}"
-    dots = mark_dots(text, damage.missing_characters)
-    press_dots(height, *pose.to_picture(dots[:, 0], dots[:, 1]), 1.25, 0.55)
-    slope_y, slope_x = np.gradient(height)
+    dots = mark_dots(CODE, damage.missing_characters)
+    ink = print_dots(*pose.to_picture(dots[:, 0], dots[:, 1]), 1.5)
+    slope_y, slope_x = np.gradient(damage.height)
     edge = (  # slope outwards of what was turned: chamfers of the rim, the boss and the bore
         -0.9 * _ridge(r - (OUTER_PX - CHAMFER_PX / 2), CHAMFER_PX)
         - 1.1 * _ridge(r - BOSS_PX, 3.0)
         + 0.8 * _ridge(r - (BORE_PX + 1.5), 3.0)
     ) / r
-    sink = 0.8 * _ridge(hole - (HOLE_PX + 1.5), 3.0)
-    slope_x += edge * x + sink * away_x
-    slope_y += edge * y + sink * away_y
-
     lamp = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    half = lamp + [0.0, 0.0, 1.0]
+    half = lamp + np.array([0.0, 0.0, 1.0])
     half = (half / np.linalg.norm(half)).astype(np.float32)
+    glint = np.exp(-((slope_x + half[0] / half[2]) ** 2 + (slope_y + half[1] / half[2]) ** 2) / 0.012)
+    slope_x += edge * x
+    slope_y += edge * y
     along_x, along_y = -y / r, x / r  # direction of the grooves
     along = along_x * half[0] + along_y * half[1] + (along_x * slope_x + along_y * slope_y) * half[2]
     across = -along_y * half[0] + along_x * half[1] + (along_x * slope_y - along_y * slope_x) * half[2]
@@ -155,20 +152,22 @@ def shade(lot: Lot, pose: Pose, damage: Damage, azimuth: float, elevation: float
     diffuse = (lamp[2] - slope_x * lamp[0] - slope_y * lamp[1]) / np.sqrt(1 + slope_x**2 + slope_y**2)
     diffuse = np.maximum(diffuse, 0) * (1 + 0.5 * lot.groove_depth * marks)
     light = lot.tone * (0.18 + 0.42 * diffuse + 0.62 * turned * (1 - damage.matte))
-    light += damage.bare * (0.30 - 0.35 * (light - 0.45))
-    light *= 1 - 0.93 * damage.gap
+    light += 0.55 * glint
+    light += damage.bare * (1.1 - light)
+    light *= 1 - 0.98 * damage.gap
 
     towards = (x * np.float32(lamp[0]) + y * np.float32(lamp[1])) / r
-    wall = 0.05 + 0.16 * np.clip(-towards, 0, 1) * np.clip((r - BORE_PX + 10) / 10, 0, 1)
+    wall = 0.15 + 0.14 * np.clip(-towards, 0, 1) * np.clip((r - BORE_PX + 10) / 10, 0, 1)
     bore = _step(BORE_PX - r)
     light += bore * (wall - light)
-    facing = np.clip(-(away_x * np.float32(lamp[0]) + away_y * np.float32(lamp[1])), 0, 1)
-    drilled = _step(HOLE_PX - hole)
-    light += drilled * (0.045 + 0.22 * facing * np.clip((hole - HOLE_PX + 5) / 5, 0, 1) - light)
-
     metal = light[..., None] * lot.tint
-    if damage.film.any():
-        metal *= np.exp(-damage.film[..., None] * np.array(damage.film_colour, np.float32))
+    density = damage.film[..., None] * np.array(damage.film_colour, np.float32)
+    metal *= np.exp(-density - 1.2 * ink[..., None] * np.array(INK, np.float32))
+    facing = away_x * np.float32(lamp[0]) + away_y * np.float32(lamp[1])
+    sleeve = 0.5 + 0.22 * facing * _ridge(hole - (SLEEVE_PX - 2), 2.0) - 0.2 * facing * _ridge(hole - HOLE_PX - 1, 2.0)
+    metal += _step(SLEEVE_PX - hole)[..., None] * (sleeve[..., None] * np.array(SLEEVE, np.float32) - metal)
+    inside = 0.17 + 0.14 * np.clip(-facing, 0, 1) * np.clip((hole - HOLE_PX + 5) / 5, 0, 1)
+    metal += _step(HOLE_PX - hole)[..., None] * (inside[..., None] - metal)
     shadow = _shadow(x, y, lamp)
     belt = _belt(lot, pose, rng) * shadow
     part = _step(OUTER_PX - r)[..., None]
@@ -185,11 +184,11 @@ def _belt(lot: Lot, pose: Pose, rng: np.random.Generator) -> Array:
     x, y = pose.grid
     phase = np.float32(2 * np.pi / lot.belt_pitch)
     weave = np.cos((x + y) * phase) * np.cos((x - y) * phase)
-    return np.float32(lot.belt_tone) * (1 + 0.16 * weave + 0.13 * lot.belt[top : top + SIZE_PX, left : left + SIZE_PX])
+    return np.float32(lot.belt_tone) * (1 + 0.07 * weave + 0.06 * lot.belt[top : top + SIZE_PX, left : left + SIZE_PX])
 
 
 def _shadow(x: Array, y: Array, lamp: Array) -> Array:
     """How much of the lamp reaches the belt beside the part."""
     length = 9.0 / np.tan(np.arcsin(lamp[2]))
     sx, sy = x + length * lamp[0] / np.hypot(lamp[0], lamp[1]), y + length * lamp[1] / np.hypot(lamp[0], lamp[1])
-    return np.float32(0.35) + np.float32(0.65) * np.clip((np.sqrt(sx * sx + sy * sy) - OUTER_PX + 4) / 9, 0, 1)
+    return np.float32(0.55) + np.float32(0.45) * np.clip((np.sqrt(sx * sx + sy * sy) - OUTER_PX + 4) / 9, 0, 1)

@@ -42,18 +42,18 @@ def draw_lot(seed: int, number: int) -> Lot:
     rings = gaussian_filter1d(rng.standard_normal(640).astype(np.float32), pitch)
     streaks = streaks / streaks.std() + 0.9 * rings / rings.std()
     belt = gaussian_filter(rng.standard_normal((2 * SIZE_PX, 2 * SIZE_PX), dtype=np.float32), 0.8, mode="wrap")
-    warmth = rng.normal(0.0, 0.022)
+    warmth = rng.normal(0.0, 0.010)
     return Lot(
         number=number,
-        tone=rng.uniform(0.44, 0.54),
-        tint=np.array([1.0 + warmth, 1.0, 1.0 - warmth + rng.uniform(0.0, 0.04)], np.float32),
-        groove_depth=rng.uniform(0.055, 0.095),
-        gloss=rng.uniform(0.34, 0.44),
-        light_azimuth=rng.normal(-2.2, 0.16),
-        light_elevation=rng.uniform(0.92, 1.06),
-        light_level=rng.uniform(0.92, 1.08),
-        belt_tone=rng.uniform(0.12, 0.17),
-        belt_pitch=rng.uniform(5.0, 6.5),
+        tone=rng.uniform(0.44, 0.50),
+        tint=np.array([1.0 + warmth, 1.0, 1.0 - warmth + rng.uniform(0.01, 0.03)], np.float32),
+        groove_depth=rng.uniform(0.035, 0.055),
+        gloss=rng.uniform(0.38, 0.44),
+        light_azimuth=rng.normal(-2.2, 0.08),
+        light_elevation=rng.uniform(0.96, 1.02),
+        light_level=rng.uniform(0.96, 1.04),
+        belt_tone=rng.uniform(0.24, 0.28),
+        belt_pitch=rng.uniform(5.4, 6.0),
         streaks=(streaks / streaks.std()).astype(np.float32),
         belt=belt / belt.std(),
     )
