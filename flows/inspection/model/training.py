@@ -1,0 +1,136 @@
+"""Training: one recipe, or the figures to choose between them."""
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from inspection.errors import TrainingError
+from inspection.model.backbones import check_weights
+from inspection.model.checkpoints import Checkpoints, FolderCheckpoints, NamedCheckpoints
+from inspection.model.classifier import Averaged, Classifier, Scorer
+from inspection.model.examples import TrainingSet, folds_of
+from inspection.model.progress import Epoch, ProgressCallback
+from inspection.model.recipes import train_finetuned, train_frozen
+from inspection.model.selection import CrossValidation, RecipeChoice, auroc, choose_recipe
+from inspection.settings import TrainingSettings
+
+__all__ = [
+    "CrossValidation",
+    "RecipeChoice",
+    "Trained",
+    "TrainingSet",
+    "check_weights",
+    "choose_recipe",
+    "cross_validate",
+    "recipes_to_compare",
+    "train",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and the record of its training."""
+
+    model: Scorer  # a Classifier, or Averaged for the recipe "both"; on the CPU, in eval mode
+    recipe: str
+    seconds: float
+    curves: tuple[Epoch, ...] = ()  # of fine-tuning; empty for the frozen recipe
+    notes: tuple[str, ...] = ()  # what a person should know of this training
+    figures: dict[str, float] = field(default_factory=dict)  # of the frozen recipe's inner cross-validation
+
+
+def recipes_to_compare(settings: TrainingSettings) -> list[str]:
+    """The recipes that `cross_validate` has to run for `settings.recipe`; none when there is nothing to compare."""
+    return ["frozen", "finetune"] if settings.recipe == "auto" else []
+
+
+def train(
+    recipe: str,
+    training_set: TrainingSet,
+    settings: TrainingSettings,
+    checkpoints: Checkpoints | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> Trained:
+    """Train a model.
+
+    The same seed and data give the same model on a CPU. With checkpoints, a killed training that is started again
+    goes on after its last whole epoch and ends with the same model.
+
+    Args:
+        recipe: "frozen", "finetune" or "both".
+        training_set: the training part; its pixels are read in batches, never whole.
+        settings: `[training]` of the line.
+        checkpoints: where fine-tuning keeps an epoch; a folder, or a place in the storage root.
+        progress: called as training goes on, for live cards.
+
+    Raises:
+        TrainingError: weights are missing or do not fit, or the recipe is unknown.
+    """
+    if recipe not in ("frozen", "finetune", "both"):
+        raise TrainingError(f"recipe: want frozen, finetune or both, found {recipe!r}")
+    started = time.monotonic()
+    deadline = started + settings.max_minutes * 60 if settings.max_minutes else float("inf")
+    place = FolderCheckpoints(checkpoints) if isinstance(checkpoints, Path) else checkpoints
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    members: list[Classifier] = []
+    notes: list[str] = []
+    curves: list[Epoch] = []
+    figures: dict[str, float] = {}
+    if settings.weights == "none":
+        notes.append(f"{settings.backbone} without pretrained weights: expect clearly lower accuracy on real parts")
+    if recipe in ("frozen", "both"):
+        model, figures = train_frozen(training_set, settings, device, deadline, progress)
+        members.append(model)
+    if recipe in ("finetune", "both"):
+        model, curves = train_finetuned(training_set, settings, device, deadline, place, progress)
+        members.append(model)
+    if time.monotonic() >= deadline:
+        notes.append(f"training was stopped by max_minutes = {settings.max_minutes:g}")
+    model_out: Scorer = members[0] if len(members) == 1 else Averaged(members)
+    seconds = time.monotonic() - started
+    log.info("event=trained recipe=%s images=%d seconds=%.1f", recipe, len(training_set), seconds)
+    return Trained(model_out.cpu().eval(), recipe, seconds, tuple(curves), tuple(notes), figures)
+
+
+def cross_validate(
+    recipe: str,
+    training_set: TrainingSet,
+    settings: TrainingSettings,
+    checkpoints: Checkpoints | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> CrossValidation:
+    """Score every image of the training part with a model that has not seen its group.
+
+    Args:
+        recipe: "frozen", "finetune" or "both"; `choose_recipe` derives "both" from the other two.
+        training_set: the training part.
+        settings: `[training]` of the line; `max_minutes` is shared by the folds.
+        checkpoints: as in `train`, one for each fold.
+        progress: as in `train`.
+
+    Raises:
+        TrainingError: see `train`.
+    """
+    started = time.monotonic()
+    folds = folds_of(training_set, settings.folds, settings.seed)
+    scores = np.zeros(len(training_set))
+    notes: list[str] = []
+    place = FolderCheckpoints(checkpoints) if isinstance(checkpoints, Path) else checkpoints
+    for number, (rest, part) in enumerate(folds):
+        share = dataclasses.replace(cast(Any, settings), max_minutes=settings.max_minutes / len(folds))
+        fold_place = NamedCheckpoints(place, f"fold-{number}-") if place else None
+        trained = train(recipe, training_set.select(rest), share, fold_place, progress)
+        scores[part] = trained.model.score_pixels(training_set.select(part).pixels, settings.batch_size)
+        notes += [note for note in trained.notes if note not in notes]
+    value = auroc(scores, training_set.is_bad)
+    seconds = time.monotonic() - started
+    log.info("event=cross_validated recipe=%s folds=%d auroc=%.4f seconds=%.1f", recipe, len(folds), value, seconds)
+    return CrossValidation(recipe, scores, value, seconds, len(folds), tuple(notes))
