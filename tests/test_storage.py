@@ -1,8 +1,6 @@
 """Storage: the same behaviour in a folder and in S3, where S3 is a real HTTP server with the real client."""
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from small_disk import mount, small_disk, unmount
 
 from inspection.errors import StorageError
 from inspection.storage import LocalStorage, ObjectExistsError, Storage, open_storage
@@ -161,32 +160,18 @@ def test_an_endpoint_that_does_not_answer_is_named(s3: str, monkeypatch: pytest.
 
 
 def test_a_full_disk_says_how_much_was_wanted_and_leaves_nothing(tmp_path: Path) -> None:
-    """On a real full file system where this user may mount one, else at a real file-size limit."""
     root = tmp_path / "small"
-    root.mkdir()
-    mounted = _mount(root, "size=256k")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
+    with small_disk(root, 256 * 1024):
         storage = LocalStorage(root)
         storage.write("cache/kept", b"k" * 1000)
-        if not mounted:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, before[1]))
-        with pytest.raises(
-            StorageError, match=r"cache/big: cannot write 1,000,000 bytes to storage .*small: (No space|File too large)"
-        ):
+        full = r"cache/big: cannot write 1,000,000 bytes to storage .*small: (No space|File too large)"
+        with pytest.raises(StorageError, match=full):
             storage.write("cache/big", b"b" * 1_000_000)
-        (tmp_path / "big").write_bytes(b"b" * 200_000)
-        with pytest.raises(StorageError, match="cache/big"):
+        with pytest.raises(StorageError, match=full):
             storage.create("cache/big", b"b" * 1_000_000)
         assert storage.list("") == ["cache/kept"]
         assert storage.read("cache/kept") == b"k" * 1000
         assert [path for path in root.rglob("*") if path.is_file()] == [root / "cache" / "kept"]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-        if mounted:
-            subprocess.run(["umount", str(root)], check=True)
 
 
 def test_a_writer_that_is_killed_leaves_no_object(tmp_path: Path) -> None:
@@ -219,19 +204,13 @@ def test_a_writer_that_is_killed_leaves_no_object(tmp_path: Path) -> None:
 def test_a_folder_without_permission_is_explained(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    mounted = _mount(closed, "ro")  # root may write anywhere else
+    mounted = mount(closed, "ro")  # root may write anywhere else
     try:
         with pytest.raises(StorageError, match=r"(Permission denied|Read-only).*\[line\] storage"):
             LocalStorage(closed / "root")
     finally:
         if mounted:
-            subprocess.run(["umount", str(closed)], check=True)
-
-
-def _mount(folder: Path, options: str) -> bool:
-    """Mount an empty file system on the folder; False where this user may not."""
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    return os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+            unmount(closed)
 
 
 def test_a_root_that_is_a_file_is_explained(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ class Storage(Protocol):
     def sizes(self, prefix: str) -> dict[str, int]:
         """Keys that begin with `prefix`, sorted, with the size of each object in bytes."""
 
+    def free_bytes(self) -> int | None:
+        """Space that is left; None where there is no end to it."""
+
 
 def open_storage(root: str) -> Storage:
     """Open a storage root.
@@ -168,6 +171,11 @@ class LocalStorage:
                 if key.startswith(prefix):
                     found[key] = size
         return dict(sorted(found.items()))
+
+    def free_bytes(self) -> int | None:
+        """Space that is left on the folder's disk."""
+        with _explained(f"storage {self.root}: cannot ask for its free space"):
+            return shutil.disk_usage(self._folder).free
 
     def _path(self, key: str) -> Path:
         return self._folder / check_key(key)

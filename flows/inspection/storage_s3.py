@@ -125,6 +125,10 @@ class S3Storage:
                     found[entry["Key"][len(self._prefix) :]] = entry["Size"]
         return dict(sorted(found.items()))
 
+    def free_bytes(self) -> int | None:
+        """None: S3 has no end."""
+        return None
+
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key)
 

@@ -11,6 +11,7 @@ write the same bytes. Rows are checked against their crc32 when they are read.
 import hashlib
 import json
 import logging
+import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from edge.contract import InputContract
 from inspection.dataset.folders import shown
 from inspection.dataset.manifest import check_schema, dump_document
-from inspection.errors import DataError
+from inspection.errors import DataError, StorageError
 from inspection.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -114,6 +115,20 @@ class PixelCache:
         """Those that are not in the cache, each once, in their order."""
         return list(dict.fromkeys(sha256 for sha256 in sha256s if sha256 not in self.images))
 
+    def check_space(self, unread: int) -> None:
+        """Check that so many more images fit, before hours of work; those in the cache may be among them.
+
+        Raises:
+            StorageError: they do not.
+        """
+        free = self._storage.free_bytes()
+        wanted = (unread - len(self.images)) * math.prod(self._shape)
+        if free is not None and wanted > free:
+            raise StorageError(
+                f"storage {self._storage.root}: preparing {unread} images takes at least {wanted:,} bytes, "
+                f"{free:,} are free; free some space or set [line] storage to a folder on a larger disk"
+            )
+
     def read(self, sha256s: Sequence[str]) -> np.ndarray:
         """The pixels of these images.
 
@@ -187,16 +202,17 @@ def _read_indices(storage: Storage, prefix: str) -> dict[str, CachedImage]:
         for key, index in zip(keys, pool.map(lambda key: _read_index(storage, key), keys), strict=True):
             shard = key.removesuffix(".json") + ".npy"
             if index is None:
-                damaged.append((key, "not an index", None))
+                damaged.append((key, "", None))
             elif sizes.get(shard) != index.bytes:
                 damaged.append((shard, f"{sizes.get(shard, 0)} bytes, want {index.bytes}", index))
             else:
                 images |= {sha256: found for sha256, found in index.images.items() if sha256 not in images}
     for key, found, index in damaged:
-        lost = len(index.images.keys() - images.keys()) if index else None
-        if lost != 0:
+        if index is None:
+            _log.warning("event=cache_index_damaged key=%s its_images_are_prepared_again=true delete_it=true", key)
+        elif lost := len(index.images.keys() - images.keys()):
             _log.warning(
-                "event=cache_shard_damaged key=%s found=%r images_lost=%s they_are_prepared_again=true",
+                "event=cache_shard_damaged key=%s found=%r images_lost=%d they_are_prepared_again=true",
                 key,
                 found,
                 lost,

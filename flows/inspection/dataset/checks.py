@@ -74,7 +74,7 @@ def check_labels_agree(rows: Iterable[ImageRow], where: str) -> None:
     if clashes:
         listed = shown([" = ".join(f"{row.uri} ({row.label})" for row in same) for same in clashes])
         raise DataError(
-            f"{where}: {len(clashes)} images are there both as good and as bad, the same file twice: {listed}; "
+            f"{where}: the same file is there as good and as bad, {len(clashes)} times: {listed}; "
             "keep the one with the right label"
         )
 

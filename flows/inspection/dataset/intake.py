@@ -60,6 +60,7 @@ def prepare_dataset(
     cache = PixelCache(storage, settings.input.contract())
     seen = _FileIndex(storage, source.location)
     unread = [image.uri for image in images if not _is_ready(image, seen, cache)]
+    cache.check_space(len(unread))
     read = read_images(
         unread, source, settings.input.contract(), storage, cache.images, workers=workers, progress=progress
     )
