@@ -339,6 +339,15 @@ class TestQueries:
         assert backend.registry.latest("bottles").version == 1
         assert backend.registry.latest("bottles", "rolled-back").version == 2
 
+    def test_latest_finds_an_approved_version_far_below_the_newest(self, tmp_path, package):
+        registry = LocalRegistry(open_storage(str(tmp_path / "storage")))
+        for number in range(40):
+            registry.register(package(str(number)))
+        registry.approve("bottles", 2, "anna", "good")
+        assert registry.latest("bottles").version == 2
+        assert registry.latest("bottles", "pending").version == 40
+        assert registry.latest("bottles", "rejected") is None
+
     def test_a_line_without_versions_lists_none(self, backend):
         assert backend.registry.list("bottles") == ()
         assert backend.registry.lines() == ()

@@ -107,7 +107,13 @@ class LocalRegistry:
 
     def latest(self, line: str, status: Status = "approved") -> ModelVersion | None:
         """The highest version that has this status; None when there is none."""
-        return next((version for version in reversed(self.list(line)) if version.status == status), None)
+        check_line(line)
+        numbers = self._numbers(line)
+        for end in range(len(numbers), 0, -READERS):  # the latest is near the end: older ones are rarely read
+            for version in reversed(self._read_versions(line, numbers[max(0, end - READERS) : end])):
+                if version.status == status:
+                    return version
+        return None
 
     def list(self, line: str) -> tuple[ModelVersion, ...]:
         """All versions of a line, oldest first."""
