@@ -148,6 +148,10 @@ class TestRulesAcrossFields:
     def test_a_name_that_would_break_topics_or_prefixes_is_refused(self, name):
         assert refusal("", f'name = "{name}"').endswith(f"hyphen at either end, found {name!r}")
 
+    @pytest.mark.parametrize("name", ["registry", "datasets", "cache"])
+    def test_a_name_that_all_lines_share_in_storage_is_refused(self, name):
+        assert f"which all lines share, found {name!r}" in refusal("", f'name = "{name}"')
+
     def test_a_name_with_a_line_break_is_refused(self):
         assert "[line] name: want" in refusal("", r'name = "bottles\n"')
 

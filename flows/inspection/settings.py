@@ -24,6 +24,8 @@ from inspection.errors import SettingsError
 REPOSITORY = Path(__file__).resolve().parents[2]
 LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 STORAGE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|(?![A-Za-z0-9+]*:/).*")
+# What lines share below the storage root, where each line has a prefix of its own
+RESERVED_NAMES = frozenset({"cache", "checkpoints", "datasets", "packages", "registry"})
 TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -323,6 +325,10 @@ def _check_across(settings: Settings, where: str) -> None:
     if not LINE_NAME.fullmatch(settings.line.name):
         faults.append(
             f"[line] name: want 1-32 of a-z, 0-9 and hyphens, no hyphen at either end, found {settings.line.name!r}"
+        )
+    if settings.line.name in RESERVED_NAMES:
+        faults.append(
+            f"[line] name: want none of {sorted(RESERVED_NAMES)}, which all lines share, found {settings.line.name!r}"
         )
     if not TOPIC_ROOT.fullmatch(settings.line.topic_root):
         faults.append(f"[line] topic_root: want names joined by '/', found {settings.line.topic_root!r}")

@@ -24,6 +24,7 @@ from inspection.registry.interface import (
     Lineage,
     ModelVersion,
     PackageReference,
+    Registry,
     Status,
     StatusChange,
     check_line,
@@ -40,7 +41,7 @@ READERS = 16  # objects read at once: in a bucket each costs a round trip
 logger = logging.getLogger(__name__)
 
 
-def open_registry(settings: Settings) -> "LocalRegistry":
+def open_registry(settings: Settings) -> Registry:
     """The registry that a line's settings name."""
     return LocalRegistry(open_storage(settings.storage_root))
 
