@@ -263,8 +263,10 @@ def _list_choices(
 ) -> tuple[Choice, ...]:
     """What 0, 1, 2, … escapes on the calibration split would mean."""
     choices: list[Choice] = []
-    for escapes in range(min(CHOICES_SHOWN, table.bad_groups)):
+    for escapes in range(table.bad_groups):
         thresholds = without_crossing(table, table.lower_for(escapes), table.upper_for(overkills))
+        if choices and thresholds.lower == choices[-1].lower:
+            continue  # a tie: the same threshold under a weaker bound
         choices.append(
             Choice(
                 escapes=escapes,
@@ -274,6 +276,6 @@ def _list_choices(
                 review_rate=table.review_rate(thresholds, settings.expected_defect_rate),
             )
         )
-        if choices[-1].review_rate == 0:
-            break  # letting more bad parts through gains nothing
+        if len(choices) == CHOICES_SHOWN or choices[-1].review_rate == 0:
+            break  # without review, letting more bad parts through gains nothing
     return tuple(choices)

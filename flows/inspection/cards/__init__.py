@@ -1,0 +1,1 @@
+"""What people look at: the Metaflow cards of the train flow."""

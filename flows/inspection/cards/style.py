@@ -1,0 +1,98 @@
+"""How every card looks: colours that the colour-blind tell apart, pictures as PNG, thumbnails, tables of text.
+
+Pictures are drawn on matplotlib figures of their own, without pyplot's global state, and stand inside the card, so
+that a card is one file that opens without a network.
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from metaflow.cards import Image as CardImage
+from metaflow.cards import Markdown, Table
+from PIL import Image
+
+from inspection.decision.bounds import Rate
+from inspection.decision.ranking import Estimate
+
+# Source: Okabe and Ito (2008), "Color universal design".
+GOOD = "#0072B2"  # blue
+BAD = "#D55E00"  # vermilion
+PASS = "#56B4E9"  # sky blue
+REVIEW = "#F0E442"  # yellow
+FAIL = "#E69F00"  # orange
+PROMISE = "#009E73"  # bluish green
+INK = "#333333"
+FAINT = "#BBBBBB"
+VERDICT_COLOURS = {"pass": PASS, "review": REVIEW, "fail": FAIL}
+
+DOTS_PER_INCH = 110
+WIDTH_IN = 9.0
+THUMBNAIL_PX = 176
+
+
+def make_axes(height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
+    """One empty picture in the house style."""
+    figure = Figure(figsize=(width_in, height_in), dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    clean_axes(axes)
+    return figure, axes
+
+
+def clean_axes(axes: Axes) -> None:
+    """No frame above and to the right, quiet ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9)
+
+
+def to_picture(figure: Figure, label: str | None = None) -> CardImage:
+    """A figure as a component of a card."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", facecolor="white")
+    return CardImage(src=stream.getvalue(), label=label)
+
+
+def to_thumbnail(pixels: np.ndarray, label: str | None = None, side_px: int = THUMBNAIL_PX) -> CardImage:
+    """A picture of a part, at most `side_px` on its longer side.
+
+    Args:
+        pixels: uint8 [H, W, 3], RGB.
+        label: text below it.
+        side_px: of the longer side.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    scale = side_px / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    stream = io.BytesIO()
+    picture.resize(size, Image.Resampling.BILINEAR).save(stream, "PNG", optimize=True)
+    return CardImage(src=stream.getvalue(), label=label)
+
+
+def make_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table; text cells may hold Markdown, other components stay as they are."""
+    return Table(
+        [[Markdown(cell) if isinstance(cell, str) else cell for cell in row] for row in rows],
+        headers=list(headers),
+    )
+
+
+def show_rate(rate: Rate) -> str:
+    """A measured rate as text: 3 of 45 = 6.7% (1.4% to 18.3%)."""
+    if rate.total == 0:
+        return "no images"
+    return f"{show_count(rate)} = **{100 * rate.rate:.1f}%** ({100 * rate.low:.1f}% to {100 * rate.high:.1f}%)"
+
+
+def show_count(rate: Rate) -> str:
+    """A count as text: 3 of 45."""
+    return f"{rate.count} of {rate.total}"
+
+
+def show_estimate(estimate: Estimate, digits: int = 3) -> str:
+    """A figure with its interval as text."""
+    return f"**{estimate.value:.{digits}f}** ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
