@@ -64,8 +64,8 @@ class InputGuard:
     brightness: Range  # mean luma, 0..255
     contrast: Range  # standard deviation of luma, 0..255
     sharpness: Range  # mean absolute Laplacian of luma, 0..255
-    aspect_ratio: Range  # width / height of the picture (of the region of interest, if there is one)
-    min_width: int  # px, of the picture before resizing
+    aspect_ratio: Range  # width / height of the whole upright picture
+    min_width: int  # px, of the whole upright picture
     min_height: int  # px
 
 
@@ -202,6 +202,13 @@ def _check_sense(contract: Contract, where: str) -> None:
         raise ContractError(
             f"{where}: input: want a positive size, found {contract.input.width}x{contract.input.height}"
         )
+    if not 1 <= contract.input.white_level <= 65535:
+        raise ContractError(f"{where}: input.white_level: want 1 to 65535, found {contract.input.white_level}")
+    roi = contract.input.roi
+    if roi is not None and (roi.left < 0 or roi.top < 0 or roi.width < 1 or roi.height < 1):
+        raise ContractError(f"{where}: input.roi: want a region inside the picture, found {roi}")
+    if contract.self_test.tolerance < 0:
+        raise ContractError(f"{where}: self_test.tolerance: want >= 0, found {contract.self_test.tolerance}")
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
@@ -245,7 +252,11 @@ def _read_scalar(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ContractError(f"{where}: want {kind.__name__}, found {value!r}")
     if kind is float:
-        if not math.isfinite(value):
-            raise ContractError(f"{where}: want a finite number, found {value!r}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise ContractError(f"{where}: want a finite number, found {number}")
+        return number
     return value

@@ -66,7 +66,9 @@ class Detector:
         try:
             self.detect(np.zeros(self._shape, np.uint8))
         except RuntimeError as error:
-            raise ContractError(f"{model}: {self.runtime} cannot run this model: {error}; export it again") from error
+            raise ContractError(
+                f"{model}: {self.runtime} cannot run this model: {str(error).strip()}; export it again"
+            ) from error
 
     def detect(self, pixels: np.ndarray) -> Detection:
         """Score one picture.
@@ -135,7 +137,9 @@ def open_interpreter(model: Path, threads: int) -> tuple[Any, str]:
         interpreter = interpreter_class(model_path=str(model), num_threads=threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ContractError(f"{model}: {runtime} cannot open this model: {error}; export it again") from error
+        raise ContractError(
+            f"{model}: {runtime} cannot open this model: {str(error).strip()}; export it again"
+        ) from error
     return interpreter, runtime
 
 

@@ -54,7 +54,6 @@ _DECODE_ERRORS = (
     EOFError,
     LookupError,
     ArithmeticError,
-    AttributeError,
     Image.DecompressionBombError,
     struct.error,
     zlib.error,
@@ -133,6 +132,7 @@ def decode_file(data: bytes, contract: InputContract, where: str = "image") -> D
         ImageError: as `prepare_file`.
     """
     image = _open(data, where)
+    deep = _is_16_bit(image)
     try:
         # Pillow turns a TIFF upright itself, while loading.
         orientation = 1 if isinstance(image, TiffImageFile) else image.getexif().get(_ORIENTATION_TAG, 1)
@@ -140,7 +140,6 @@ def decode_file(data: bytes, contract: InputContract, where: str = "image") -> D
         plan = _plan(width, height, contract, where)
         box = _stored_box(plan.region, image.size, orientation)
         scale = _draft(image, box, orientation, plan.factor) if isinstance(image, JpegImageFile) else 1
-        deep = _is_16_bit(image)
         image.load()
         region = _crop(image, tuple(-(-edge // scale) for edge in box))  # rounds up, as the decoder does
         region = _to_8_bit(region, deep, contract, where)

@@ -5,6 +5,7 @@ The train flow runs this with the device's packages, so that what is judged is w
 
 import argparse
 import io
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,10 @@ from edge.memory import peak_rss_bytes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    types = tuple(name for name in options.types.split(",") if name)
     try:
-        score_file(options.model, options.pixels, options.out, types, options.threads, options.width, options.height)
+        score_file(
+            options.model, options.pixels, options.out, options.types, options.threads, options.width, options.height
+        )
     except (EdgeError, OSError) as error:
         print(f"edge.score: {error}", file=sys.stderr)
         return 1
@@ -57,8 +59,9 @@ def score_file(
     """
     with pixels.open("rb") as stream:
         count, size = _read_header(stream, pixels)
-        if size != (height or size[0], width or size[1]):
-            raise ContractError(f"{pixels}: want pictures of {width}x{height} px, found {size[1]}x{size[0]}")
+        want = height or size[0], width or size[1]
+        if size != want:
+            raise ContractError(f"{pixels}: want pictures of {want[1]}x{want[0]} px, found {size[1]}x{size[0]}")
         detector = Detector(model, InputContract(width=size[1], height=size[0]), defect_types, threads)
         scores = np.empty(count)
         type_logits = np.empty((count, len(defect_types)), np.float32)
@@ -113,12 +116,18 @@ def _read_pictures(stream: io.BufferedReader, count: int, size: tuple[int, int],
         yield picture
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Names joined by commas, or a JSON list, which may hold names with commas."""
+    names = json.loads(text) if text.startswith("[") else text.split(",")
+    return tuple(str(name) for name in names if name)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge.score", description="Score a file of prepared pictures.")
     parser.add_argument("--model", type=Path, required=True, help="model.tflite")
     parser.add_argument("--pixels", type=Path, required=True, help=".npy, uint8, shape (N, H, W, 3)")
     parser.add_argument("--out", type=Path, required=True, help=".npz to write")
-    parser.add_argument("--types", default="", help="names of the defect types, joined by commas")
+    parser.add_argument("--types", type=_names, default=(), help="names of the defect types: a,b or a JSON list")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for one picture")
     parser.add_argument("--width", type=int, help="px that the pictures must have")
     parser.add_argument("--height", type=int, help="px that the pictures must have")
