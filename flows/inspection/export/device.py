@@ -138,8 +138,7 @@ def score_with(
             what=f"scoring {len(pixels)} pictures with {model.name} on {python}",
             advice=ADVICE,
             folder=work,
-            # `edge` alone goes along, from wherever this process has it: it must run without anything of ours.
-            environment={"PYTHONPATH": _parent_of_edge(), "PYTHONDONTWRITEBYTECODE": "1"},
+            environment=_environment(),
         )
         try:
             with np.load(target) as found:
@@ -173,6 +172,29 @@ def score_with(
     return scores
 
 
-def _parent_of_edge() -> str:
+def run_edge(arguments: Sequence[str | Path], what: str, settings: ExportSettings) -> None:
+    """Run `python -m edge` with the device's packages.
+
+    Args:
+        arguments: of the device's program; paths absolute.
+        what: the work, for messages.
+        settings: which interpreter stands for the device.
+
+    Raises:
+        ConversionError: it fails; with its own words.
+    """
+    python, _ = device_interpreter(settings)
+    with tempfile.TemporaryDirectory(prefix="lineside-device-") as name:
+        run_child(
+            [python, "-m", "edge", *arguments],
+            what=f"{what} on {python}",
+            advice=ADVICE,
+            folder=Path(name),
+            environment=_environment(),
+        )
+
+
+def _environment() -> dict[str, str]:
+    """Variables of the device's process: `edge` alone goes along, from wherever this process has it."""
     (folder,) = edge.__path__
-    return os.fspath(Path(folder).resolve().parent)
+    return {"PYTHONPATH": os.fspath(Path(folder).resolve().parent), "PYTHONDONTWRITEBYTECODE": "1"}
