@@ -259,8 +259,7 @@ def _draft(image: JpegImageFile, box: Box, orientation: int, factor: int) -> int
         edges = [box[0], box[1]]
         edges += [edge for edge, end in ((box[2], width), (box[3], height)) if edge != end or orientation != 1]
         if all(edge % scale == 0 for edge in edges):
-            image.draft(None, (width // scale, height // scale))
-            return scale
+            return scale if image.draft(None, (width // scale, height // scale)) else 1
     return 1
 
 
