@@ -60,17 +60,17 @@ def dent(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     across = (y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn))) / radius
     distance = along * along + across * across
     hollow = np.exp(-1.6 * distance) - 0.25 * np.exp(-3.0 * (np.sqrt(distance) - 1.15) ** 2)
-    damage.height = -_grade(severity, 0.35, 0.62) * radius * hollow.astype(np.float32)
+    damage.height = -_grade(severity, 0.24, 0.5) * radius * hollow.astype(np.float32)
     return _on_metal(damage, pose, distance < 1.0)
 
 
-STAINS = ((0.35, 1.0, 1.9), (0.7, 1.1, 1.6), (1.3, 1.4, 1.5))  # rust, dried coolant, grease: red, green, blue
+STAINS = ((0.3, 1.0, 2.0), (0.5, 0.9, 1.9), (1.0, 1.4, 2.0))  # rust, dried coolant, grease: red, green, blue
 
 
 def stain(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     """Rust, dried coolant or grease: an uneven blot, darkest at its rim."""
     damage = Damage(film_colour=STAINS[rng.integers(len(STAINS))])
-    radius = _grade(severity, 10, 24) * rng.uniform(0.9, 1.1)
+    radius = _grade(severity, 12, 24) * rng.uniform(0.9, 1.1)
     x0, y0 = _place_on_face(pose, rng, 0.4 * radius)
     x = np.arange(SIZE_PX, dtype=np.float32)[None, :] - x0
     y = np.arange(SIZE_PX, dtype=np.float32)[:, None] - y0
@@ -79,7 +79,7 @@ def stain(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     inside = 1 - np.sqrt(x * x + y * y) / radius + 0.22 * gaussian_filter(lumps, 2.0)
     body = np.clip(inside / 0.12, 0, 1)
     rim = np.exp(-(((inside - 0.12) / 0.12) ** 2)) * body
-    damage.film = (_grade(severity, 0.4, 0.8) * (0.7 * body + 0.6 * rim)).astype(np.float32)
+    damage.film = (_grade(severity, 0.5, 0.85) * (0.7 * body + 0.6 * rim)).astype(np.float32)
     damage.matte = 0.35 * body
     return _on_metal(damage, pose, body > 0.3)
 
@@ -88,9 +88,9 @@ def crack(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     """A crack that starts where stress is highest (a hole, the bore, the rim) and wanders, perhaps with a branch."""
     damage = Damage()
     start, heading = _stress_raiser(pose, rng)
-    length = _grade(severity, 30, 72) * rng.uniform(0.9, 1.1)
+    length = _grade(severity, 36, 76) * rng.uniform(0.9, 1.1)
     trunk = _wander(start, heading, length, rng)
-    width = _grade(severity, 2.4, 3.6)
+    width = _grade(severity, 2.7, 3.8)
     drawing = Image.new("L", (SIZE_PX * OVERSAMPLING, SIZE_PX * OVERSAMPLING))
     pen = ImageDraw.Draw(drawing)
     branches = [trunk]
@@ -103,7 +103,7 @@ def crack(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
             line = [tuple((OVERSAMPLING * (p + 0.5)).tolist()) for p in (a, b)]
             pen.line(line, fill=255, width=max(1, round(OVERSAMPLING * width * thin)))
     ink = np.asarray(drawing.reduce(OVERSAMPLING), np.float32) / 255
-    damage.gap = _grade(severity, 0.75, 1.0) * ink
+    damage.gap = _grade(severity, 0.85, 1.0) * ink
     damage.height = 0.35 * gaussian_filter(ink, 1.2)  # lips that stand up a little
     return _on_metal(damage, pose, ink > 0.2)
 

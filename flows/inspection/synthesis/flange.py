@@ -1,4 +1,4 @@
-"""The product: a turned flange with a bore, four sleeved bolt holes and an ink-jet code, lit and shaded.
+"""The product: a turned flange with a bore, three sleeved bolt holes and an ink-jet code, lit and shaded.
 
 The turned faces reflect as fine concentric grooves do: bright where the groove runs across the light (the two
 wedges that every turned disc shows), which makes dents and scratches visible by their slope alone.
@@ -14,14 +14,14 @@ from inspection.synthesis.scene import SIZE_PX, Array, Lot, Pose
 OUTER_PX = 132.0
 BOSS_PX = 62.0
 BORE_PX = 33.0
-SLEEVE_PX = 16.0
-HOLE_PX = 9.0
-HOLES = 4
-HOLE_CIRCLE_PX = 98.0
-FIRST_HOLE = np.pi / 4  # rad; the mark lies between two holes
+SLEEVE_PX = 19.0
+HOLE_PX = 10.0
+HOLES = 3
+HOLE_CIRCLE_PX = 96.0
+FIRST_HOLE = np.pi / 6  # rad; the mark lies between two holes
 CHAMFER_PX = 4.0
-MARK_TOP_PX = 82.0  # of the mark's first row, below the centre
-MARK_PITCH_PX = 2.9  # between dots
+MARK_TOP_PX = 81.0  # of the mark's first row, below the centre
+MARK_PITCH_PX = 3.5  # between dots
 FACE_PX = (BOSS_PX + 6.0, OUTER_PX - 8.0)  # radii between which the face is flat
 
 CODE = "LS40"
@@ -130,11 +130,11 @@ def shade(lot: Lot, pose: Pose, damage: Damage, azimuth: float, elevation: float
     r = pose.radius
     hole, away_x, away_y = _holes(pose, damage.missing_holes)
     dots = mark_dots(CODE, damage.missing_characters)
-    ink = print_dots(*pose.to_picture(dots[:, 0], dots[:, 1]), 1.5)
+    ink = print_dots(*pose.to_picture(dots[:, 0], dots[:, 1]), 1.8)
     slope_y, slope_x = np.gradient(damage.height)
     edge = (  # slope outwards of what was turned: chamfers of the rim, the boss and the bore
         -0.9 * _ridge(r - (OUTER_PX - CHAMFER_PX / 2), CHAMFER_PX)
-        - 1.1 * _ridge(r - BOSS_PX, 3.0)
+        - 0.7 * _ridge(r - BOSS_PX, 3.0)
         + 0.8 * _ridge(r - (BORE_PX + 1.5), 3.0)
     ) / r
     lamp = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
