@@ -13,7 +13,7 @@ from pictures import write_picture, write_set
 from small_disk import small_disk
 
 from edge.preprocess import prepare_file
-from inspection.dataset import preparation
+from inspection.dataset import preparation, worker
 from inspection.dataset.cache import PixelCache
 from inspection.dataset.intake import prepare_dataset
 from inspection.dataset.manifest import Snapshot, latest_snapshot_id, load_snapshot
@@ -44,7 +44,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def refuse(data: bytes, *_: object) -> None:
             raise AssertionError("an image was decoded again")
 
-        monkeypatch.setattr(preparation, "prepare_file", refuse)
+        monkeypatch.setattr(worker, "prepare_file", refuse)
 
     return forbid
 
@@ -116,7 +116,11 @@ def test_another_input_size_has_its_own_cache(folder: Path, storage: LocalStorag
     assert pixels.shape == (1, 40, 64, 3)
 
 
-def test_worker_processes_give_the_same_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes_from", [1, 1000])
+def test_processes_and_threads_give_the_same_as_one_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes_from: int
+) -> None:
+    monkeypatch.setattr(preparation, "PROCESSES_FROM", processes_from)
     folder = write_set(tmp_path / "images", {"good": 40, "dent": 40}, suffix=".jpg")
     stores = [LocalStorage(tmp_path / "alone"), LocalStorage(tmp_path / "together")]
     alone, together = (
@@ -249,6 +253,7 @@ def test_a_damaged_file_index_costs_a_read_only(
 def test_everything_works_in_s3(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_decoding: Callable[[], None]
 ) -> None:
+    monkeypatch.setattr(preparation, "PROCESSES_FROM", 1)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # local copies go there
     folder = write_set(tmp_path / "images", {"good": 40, "dent": 40})
     storage = open_storage(f"s3://{s3}/intake")

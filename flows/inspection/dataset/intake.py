@@ -22,9 +22,10 @@ from inspection.dataset.manifest import (
     store_snapshot,
     update_location,
 )
-from inspection.dataset.preparation import FileFacts, read_images
+from inspection.dataset.preparation import read_images
 from inspection.dataset.sources import SourceImage, open_source
 from inspection.dataset.splits import Quotas, divide
+from inspection.dataset.worker import FileFacts
 from inspection.errors import DataError
 from inspection.settings import Settings
 from inspection.storage import ObjectExistsError, Storage
@@ -46,7 +47,7 @@ def prepare_dataset(
         location: folder of the images, or another source's address.
         storage: for snapshots and cache.
         progress: show a bar on stderr if that is a terminal.
-        workers: processes that decode; default one per core.
+        workers: threads or processes that decode; default one per core.
 
     Raises:
         DataError: no images, no known layout, too few of a class, files that cannot be decoded, contradicting labels,

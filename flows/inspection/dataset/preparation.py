@@ -1,22 +1,19 @@
 """Reading, decoding and resizing images into the pixel cache, on all cores, in memory that does not grow with the set.
 
-Worker processes take chunks of uris; each file is read once, hashed and decoded by `edge.preprocess`; a worker writes
-its chunk as one shard, so that no pixel crosses a process and a killed run keeps every finished chunk.
+Workers (threads for a small set, processes for a large one) take chunks of uris; each file is read once, hashed and
+decoded by `edge.preprocess`; a worker writes its chunk as one shard, so that no pixel crosses a process and a killed
+run keeps every finished chunk.
 """
 
-import hashlib
 import logging
 import multiprocessing
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for_sentinel
 from pathlib import Path
 
 import numpy as np
@@ -24,45 +21,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge.contract import InputContract
-from edge.errors import EdgeError
-from edge.preprocess import prepare_file
-from inspection.dataset.cache import SHARD_BYTES, CachedImage, ShardBuffer, cache_prefix
+from inspection.dataset.cache import SHARD_BYTES, CachedImage
 from inspection.dataset.folders import shown
 from inspection.dataset.sources import Source
+from inspection.dataset.worker import FileFacts, Job, Read, Worker, prepare_chunk, start_worker
 from inspection.errors import DataError
-from inspection.storage import Storage, open_storage
+from inspection.storage import Storage
 
 _log = logging.getLogger(__name__)
 
 _SMALLEST_CHUNK = 8  # images; the last chunks are small, so that all cores end together
-_FEW = 32  # images that this process prepares faster than others would start
-
-
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What reading an image's file told."""
-
-    sha256: str
-    width: int  # px, upright
-    height: int  # px
-
-
-@dataclass(frozen=True)
-class Read:
-    """What became of the images of a run."""
-
-    facts: dict[str, FileFacts]  # by uri
-    faults: dict[str, str]  # by uri: why it could not be read or decoded
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker must know; sent to it once."""
-
-    source: Source
-    contract: InputContract
-    storage_root: str
-    known: str  # .npy file with the sorted digests that are in the cache, S64
+PROCESSES_FROM = 400  # images per worker. A process costs 0.25 s of its core to start; threads share one interpreter
+# lock, which an image holds for 6 % of its time, so beyond a few cores they no longer scale: see docs/decisions/0004
 
 
 def read_images(
@@ -82,7 +52,7 @@ def read_images(
         contract: how they become pixels.
         storage: where the cache is.
         cached: what is in it, by sha256; such files are hashed but not decoded.
-        workers: processes; default one per core that this process may use.
+        workers: threads or processes; default one per core that this process may use.
         progress: show a bar on stderr if that is a terminal.
 
     Raises:
@@ -96,11 +66,9 @@ def read_images(
     with tempfile.TemporaryDirectory(prefix="lineside-") as folder, _bar(len(uris), progress) as advance:
         known = Path(folder) / "known.npy"
         np.save(known, np.array(sorted(cached), dtype="S64"))
-        job = _Job(source, contract, storage.root, str(known))
+        job = Job(source, contract, storage.root, str(known))
         chunks = _chunks(uris, workers, _rows_per_shard(contract))
-        results = (
-            _in_this_process(job, chunks) if min(workers, len(uris) // _FEW) < 2 else _in_pool(job, chunks, workers)
-        )
+        results = _in_this_process(job, chunks) if workers == 1 else _in_pool(job, chunks, workers, len(uris))
         for part in results:
             read.facts.update(part.facts)
             read.faults.update(part.faults)
@@ -130,20 +98,19 @@ def _chunks(uris: Sequence[str], workers: int, most: int) -> Iterator[list[str]]
         start += size
 
 
-def _in_this_process(job: _Job, chunks: Iterator[list[str]]) -> Iterator[Read]:
-    worker = _Worker(job)
+def _in_this_process(job: Job, chunks: Iterator[list[str]]) -> Iterator[Read]:
+    worker = Worker(job)
     for chunk in chunks:
         yield worker.prepare(chunk)
 
 
-def _in_pool(job: _Job, chunks: Iterator[list[str]], workers: int) -> Iterator[Read]:
-    """Hand chunks to worker processes, never more than two per worker at a time."""
-    # spawn: a fork would copy the locks of this process's threads, and Python is leaving fork
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
+def _in_pool(job: Job, chunks: Iterator[list[str]], workers: int, images: int) -> Iterator[Read]:
+    """Hand chunks to a pool of workers, never more than two per worker at a time."""
     running: dict[Future[Read], list[str]] = {}
+    pool, prepare = _open_pool(job, workers, images)
     try:
         for chunk in chunks:
-            running[pool.submit(_prepare_chunk, chunk)] = chunk
+            running[pool.submit(prepare, chunk)] = chunk
             if len(running) >= 2 * workers:
                 yield from _finished(running)
         while running:
@@ -158,74 +125,21 @@ def _in_pool(job: _Job, chunks: Iterator[list[str]], workers: int) -> Iterator[R
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _open_pool(job: Job, workers: int, images: int) -> tuple[Executor, Callable[[list[str]], Read]]:
+    """Threads for a small set, processes for a large one, and the function that either runs on a chunk."""
+    if images < PROCESSES_FROM * workers:
+        return ThreadPoolExecutor(workers), Worker(job).prepare
+    # spawn: a fork would copy the locks of this process's threads, and Python is leaving fork
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, spawn, start_worker, (job,)), prepare_chunk
+
+
 def _finished(running: dict[Future[Read], list[str]]) -> Iterator[Read]:
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         result = future.result()
         del running[future]
         yield result
-
-
-class _Worker:
-    """Prepares chunks."""
-
-    def __init__(self, job: _Job) -> None:
-        self._source, self._contract = job.source, job.contract
-        self._storage = open_storage(job.storage_root)
-        self._prefix = cache_prefix(job.contract)
-        self._known = np.load(job.known, mmap_mode="r")
-
-    def prepare(self, uris: list[str]) -> Read:
-        """Read a chunk of images; those that are new become one shard."""
-        read = Read({}, {})
-        buffer = ShardBuffer(len(uris), self._contract)
-        added: dict[str, FileFacts] = {}
-        for uri in uris:
-            try:
-                data = self._source.read(uri)
-                sha256 = hashlib.sha256(data).hexdigest()
-                if sha256 in added:
-                    read.facts[uri] = added[sha256]
-                elif self._is_known(sha256):
-                    read.facts[uri] = FileFacts(sha256, 0, 0)  # the size is in the cache's index
-                else:
-                    prepared = prepare_file(data, self._contract, uri)
-                    added[sha256] = FileFacts(sha256, prepared.width_px, prepared.height_px)
-                    read.facts[uri] = added[sha256]
-                    buffer.add(sha256, prepared.pixels, prepared.width_px, prepared.height_px)
-            except EdgeError as error:
-                read.faults[uri] = str(error).removeprefix(f"{uri}: ")
-            except OSError as error:
-                read.faults[uri] = error.strerror or str(error)
-        buffer.store(self._storage, self._prefix)
-        return read
-
-    def _is_known(self, sha256: str) -> bool:
-        wanted = sha256.encode()
-        place = int(np.searchsorted(self._known, wanted))
-        return place < len(self._known) and self._known[place] == wanted
-
-
-_worker: _Worker | None = None  # of this worker process
-
-
-def _start_worker(job: _Job) -> None:
-    global _worker
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = _Worker(job)
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: the pool's queues would keep it waiting for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for_sentinel([parent.sentinel])
-    os._exit(1)
-
-
-def _prepare_chunk(uris: list[str]) -> Read:
-    assert _worker is not None
-    return _worker.prepare(uris)
 
 
 @contextmanager

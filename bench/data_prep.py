@@ -1,0 +1,170 @@
+"""Preparing a folder of large JPEGs: ours against torchvision's ImageFolder + Resize, on the same cores.
+
+    python bench/data_prep.py [--images 200] [--rounds 3]
+
+Ours is the flow's whole first step: list, check, hash, decode, resize, write the cache durably, divide, store the
+snapshot. The peer lists, decodes, resizes and collects tensors in memory, by a DataLoader with a worker per core.
+Both run in every round, each from nothing, in processes of their own; files are in the page cache for both.
+Claims: at least 2.5x the peer; at least 0.9 of the time shared out over the cores; a second run at least 50x the first.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+WIDTH, HEIGHT, SIZE = 1600, 1200, 224  # px
+FASTER_THAN_PEER, CORE_EFFICIENCY, SECOND_RUN = 2.5, 0.9, 50.0  # what is claimed
+
+
+def make_picture(seed: int, noise: np.ndarray) -> Image.Image:
+    """A turned metal part on a belt: uneven light, brushed texture, an edge, a hole, camera noise."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    centre_x, centre_y = random.uniform(700, 900), random.uniform(500, 700)
+    radius = np.hypot(x - centre_x, y - centre_y)
+    grain = random.normal(0, 6, HEIGHT).astype(np.float32)[:, None]
+    rings = 8 * np.sin(radius / random.uniform(3, 9))
+    grey = np.where(radius < 420, 150 + rings, 70 + grain) + 40 * np.sin(x / 700 + seed)
+    grey = np.where(radius < 90, 20, grey)
+    shift = int(random.integers(noise.shape[0] - HEIGHT))
+    colour = grey[..., None] * np.array([1.0, 0.97, 0.9], dtype=np.float32) + noise[shift : shift + HEIGHT]
+    return Image.fromarray(np.clip(colour, 0, 255).astype(np.uint8))
+
+
+def make_folder(folder: Path, images: int) -> float:
+    """Write half good, half bad pictures.
+
+    Returns:
+        mean file size in kB.
+    """
+    noise = np.random.default_rng(0).normal(0, 4, (HEIGHT + 512, WIDTH, 3)).astype(np.float32)
+    for label in ("good", "scratch"):
+        (folder / label).mkdir(parents=True)
+    for index in range(images):
+        make_picture(index, noise).save(folder / ("good", "scratch")[index % 2] / f"{index:05d}.jpg", quality=92)
+    return statistics.mean(path.stat().st_size for path in folder.rglob("*.jpg")) / 1000
+
+
+def run_peer(folder: str, workers: int) -> None:
+    """ImageFolder + Resize into one uint8 tensor."""
+    import torch
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    started = time.perf_counter()
+    transform = transforms.Compose([transforms.Resize((SIZE, SIZE)), transforms.PILToTensor()])
+    loader = torch.utils.data.DataLoader(ImageFolder(folder, transform), batch_size=32, num_workers=workers)
+    pixels = torch.cat([batch for batch, _ in loader])
+    print(json.dumps({"seconds": [time.perf_counter() - started], "images": len(pixels)}))
+
+
+def run_ours(folder: str, storage_root: str, workers: int, times: int) -> None:
+    """The flow's first step, so many times in a row."""
+    from inspection.dataset.intake import prepare_dataset
+    from inspection.settings import parse_settings
+    from inspection.storage import open_storage
+
+    settings = parse_settings({"line": {"name": "bench"}, "input": {"width": SIZE, "height": SIZE}}, "bench")
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        snapshot = prepare_dataset(settings, folder, open_storage(storage_root), progress=False, workers=workers)
+        seconds.append(time.perf_counter() - started)
+    print(json.dumps({"seconds": seconds, "images": len(snapshot.rows)}))
+
+
+def measure(*arguments: object) -> tuple[list[float], float]:
+    """Run this script's peer or ours in a process of its own.
+
+    Returns:
+        seconds of each pass, and the peak of the memory that it and its workers hold together, in MB.
+    """
+    command = [sys.executable, __file__, *(str(argument) for argument in arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = [0.0]
+    watcher = threading.Thread(target=_watch_memory, args=(psutil.Process(process.pid), peak), daemon=True)
+    watcher.start()
+    out, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return json.loads(out)["seconds"], peak[0]
+
+
+def _watch_memory(process: psutil.Process, peak: list[float]) -> None:
+    while True:
+        try:
+            # USS: a page that several processes share does not count for each of them
+            held = sum(one.memory_full_info().uss for one in [process, *process.children(recursive=True)])
+        except psutil.Error:  # a process ended in the middle of this
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return
+            continue
+        peak[0] = max(peak[0], held / 1e6)
+        time.sleep(0.05)
+
+
+def compare(images: int, rounds: int, cores: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="lineside-bench-") as temporary:
+        folder = Path(temporary) / "images"
+        size_kb = make_folder(folder, images)
+        print(f"{images} JPEGs of {WIDTH}x{HEIGHT}, {size_kb:.0f} kB each; {cores} cores; {rounds} rounds")
+        peer, ours, alone, second, memory = [], [], [], [], []
+        for number in range(rounds):
+            (peer_s,), _ = measure("--peer", folder, "--workers", cores)
+            (first_s, *again_s), peak_mb = measure(
+                "--ours", folder, "--storage", f"{temporary}/all-{number}", "--workers", cores, "--times", 4
+            )
+            (alone_s,), _ = measure("--ours", folder, "--storage", f"{temporary}/one-{number}", "--workers", 1)
+            peer.append(peer_s)
+            ours.append(first_s)
+            alone.append(alone_s)
+            second.append(statistics.median(again_s))
+            memory.append(peak_mb)
+            print(
+                f"round {number + 1}: peer {peer_s:.2f} s, ours {first_s:.2f} s, ours on one core {alone_s:.2f} s, "
+                f"again {second[-1] * 1000:.0f} ms, load {os.getloadavg()[0]:.1f}"
+            )
+        _report("torchvision ImageFolder + Resize / ours", peer, ours, FASTER_THAN_PEER)
+        _report(f"one core / {cores} cores / {cores}", alone, [seconds * cores for seconds in ours], CORE_EFFICIENCY)
+        _report("first run / second run", ours, second, SECOND_RUN)
+        print(f"ours: {images / statistics.median(ours):.0f} images/s, peak memory {statistics.median(memory):.0f} MB")
+
+
+def _report(name: str, slower: list[float], faster: list[float], want: float) -> None:
+    """Ratio of the medians, and the range of the rounds' own ratios."""
+    ratio = statistics.median(slower) / statistics.median(faster)
+    each = [one / other for one, other in zip(slower, faster, strict=True)]
+    print(f"{name}: {ratio:.2f} (rounds {min(each):.2f} to {max(each):.2f}), want >= {want}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="cores to use")
+    parser.add_argument("--peer", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--ours", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--storage", help=argparse.SUPPRESS)
+    parser.add_argument("--times", type=int, default=1, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peer:
+        run_peer(options.peer, options.workers)
+    elif options.ours:
+        run_ours(options.ours, options.storage, options.workers, options.times)
+    else:
+        compare(options.images, options.rounds, options.workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What a worker does: reads, hashes and decodes images, and writes them to the cache as one shard.
+
+It imports little, since every worker process imports it anew.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+
+import numpy as np
+
+from edge.contract import InputContract
+from edge.errors import ImageError
+from edge.preprocess import prepare_file
+from inspection.dataset.cache import ShardBuffer, cache_prefix
+from inspection.dataset.sources import Source
+from inspection.storage import open_storage
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What reading an image's file told."""
+
+    sha256: str
+    width: int  # px, upright
+    height: int  # px
+
+
+@dataclass(frozen=True)
+class Read:
+    """What became of the images of a run."""
+
+    facts: dict[str, FileFacts]  # by uri
+    faults: dict[str, str]  # by uri: why it could not be read or decoded
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know; sent to it once."""
+
+    source: Source
+    contract: InputContract
+    storage_root: str
+    known: str  # .npy file with the sorted digests that are in the cache, S64
+
+
+class Worker:
+    """Prepares chunks; several threads may use one."""
+
+    def __init__(self, job: Job) -> None:
+        self._source, self._contract = job.source, job.contract
+        self._storage = open_storage(job.storage_root)
+        self._prefix = cache_prefix(job.contract)
+        self._known = np.load(job.known, mmap_mode="r")
+
+    def prepare(self, uris: list[str]) -> Read:
+        """Read a chunk of images; those that are new become one shard."""
+        read = Read({}, {})
+        buffer = ShardBuffer(len(uris), self._contract)
+        added: dict[str, FileFacts] = {}
+        for uri in uris:
+            try:
+                data = self._source.read(uri)
+                sha256 = hashlib.sha256(data).hexdigest()
+                if sha256 in added:
+                    read.facts[uri] = added[sha256]
+                elif self._is_known(sha256):
+                    read.facts[uri] = FileFacts(sha256, 0, 0)  # the size is in the cache's index
+                else:
+                    prepared = prepare_file(data, self._contract, uri)
+                    added[sha256] = FileFacts(sha256, prepared.width_px, prepared.height_px)
+                    read.facts[uri] = added[sha256]
+                    buffer.add(sha256, prepared.pixels, prepared.width_px, prepared.height_px)
+            except ImageError as error:
+                read.faults[uri] = str(error).removeprefix(f"{uri}: ")
+            except OSError as error:
+                read.faults[uri] = error.strerror or str(error)
+        buffer.store(self._storage, self._prefix)
+        return read
+
+    def _is_known(self, sha256: str) -> bool:
+        wanted = sha256.encode()
+        place = int(np.searchsorted(self._known, wanted))
+        return place < len(self._known) and self._known[place] == wanted
+
+
+_worker: Worker | None = None  # of this worker process
+
+
+def start_worker(job: Job) -> None:
+    """Make this process ready to prepare chunks."""
+    global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker = Worker(job)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed: the pool's queues would keep it waiting for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def prepare_chunk(uris: list[str]) -> Read:
+    """Prepare a chunk with this process's worker."""
+    assert _worker is not None
+    return _worker.prepare(uris)
