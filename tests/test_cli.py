@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from golden_package import make_package
 from typer.testing import CliRunner, Result
 
 from inspection.cli import app
 from inspection.commands import output
 from inspection.dataset.manifest import ImageRow, make_snapshot, store_snapshot
+from inspection.export.archive import archive_package
 from inspection.registry.interface import PackageReference
 from inspection.registry.local import LocalRegistry
 from inspection.storage import open_storage
@@ -218,6 +220,18 @@ class TestLatestAndLineage:
 
 
 class TestFetch:
+    def test_it_unpacks_and_names_the_device_command(self, tmp_path):
+        archive = tmp_path / "built.zip"
+        digest = archive_package(make_package(tmp_path / "built", line="bottles", version="tiny"), archive)
+        reference = PackageReference("bottles", archive, digest, "tiny", {}, "5" * 64, "TrainFlow/1")
+        LocalRegistry(open_storage(str(tmp_path / "store"))).register(reference)
+        folder = tmp_path / "package"
+        text = answer(tmp_path / "store", "registry", "fetch", "bottles", "1", "--to", str(folder))
+        assert (folder / "contract.json").is_file()
+        assert f"python -m edge --model {folder} --self-test" in text
+        line = refusal(tmp_path / "store", "registry", "fetch", "bottles", "1", "--to", str(folder))
+        assert f"{folder}: exists already" in line
+
     def test_a_tampered_package_is_refused_with_both_digests(self, root, tmp_path):
         digest = hashlib.sha256(b"one").hexdigest()
         (root / f"packages/{digest}.zip").write_bytes(b"other")

@@ -1,35 +1,32 @@
 """What every registry back end must do; a later one joins by adding itself to the `backend` fixture."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+import registry_writer
+from golden_package import make_package
+from registry_writer import write
 
+from edge.package import open_package
 from inspection.errors import PackageError, RegistryError
+from inspection.export.archive import archive_package
 from inspection.registry.interface import PackageReference, Registry
 from inspection.registry.local import LocalRegistry, open_registry
 from inspection.settings import LineSettings, Settings
 from inspection.storage import open_storage
 
-BUCKET = "registry-tests"
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+pytest_plugins = ["s3_server"]
+WRITERS = 6
 
 
 @dataclass
@@ -38,30 +35,16 @@ class Backend:
 
     registry: Registry
     root: str
-    writers: int  # processes that a test lets loose at once; starting them is what these tests cost
 
 
 @pytest.fixture(params=["folder", "s3"])
-def backend(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_endpoint: str
-) -> Iterator[Backend]:
+def backend(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     if request.param == "folder":
         root = str(tmp_path / "storage")
-        yield Backend(LocalRegistry(open_storage(root)), root, writers=6)
     else:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+        root = f"s3://{request.getfixturevalue('s3')}/{tmp_path.name}"
         monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where local copies of objects go
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-        root = f"s3://{BUCKET}/{tmp_path.name}"
-        yield Backend(LocalRegistry(open_storage(root)), root, writers=3)
-        _empty_bucket(client)
-
-
-def _empty_bucket(client) -> None:
-    for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-        client.delete_object(Bucket=BUCKET, Key=entry["Key"])
-    client.delete_bucket(Bucket=BUCKET)
+    return Backend(LocalRegistry(open_storage(root)), root)
 
 
 @pytest.fixture
@@ -90,63 +73,30 @@ def package(tmp_path: Path) -> Callable[..., PackageReference]:
     return make
 
 
-WRITER = """
-import hashlib, sys, time
-from pathlib import Path
-from inspection.registry.interface import PackageReference
-from inspection.registry.local import LocalRegistry
-from inspection.storage import open_storage
-from inspection.errors import RegistryError
-
-root, folder, action, me = sys.argv[1:]
-folder = Path(folder)
-registry = LocalRegistry(open_storage(root))
-
-def reference(content):
-    data = content.encode()
-    archive = folder / f"{me}.zip"
-    archive.write_bytes(data)
-    return PackageReference("bottles", archive, hashlib.sha256(data).hexdigest(), content, {}, "s", f"TrainFlow/{me}")
-
-(folder / f"{me}.ready").touch()
-while not (folder / "go").exists():
-    time.sleep(0.002)
-if action == "different":
-    for number in range(3):
-        print(registry.register(reference(f"{me} {number}")).version)
-elif action == "same":
-    print(registry.register(reference("one and the same")).version)
-else:
-    try:
-        getattr(registry, ("approve", "reject")[int(me) % 2])("bottles", 1, f"person {me}", "I was first")
-        print("won")
-    except RegistryError as error:
-        print(f"lost: {error}")
-"""
-
-
 def run_writers(backend: Backend, folder: Path, action: str) -> list[str]:
-    """Lines that so many processes printed, all let loose at once."""
+    """What six writers answered that were let loose at once.
+
+    They are processes where the file system must keep them apart, and threads where a server must.
+    """
     folder.mkdir()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, backend.root, str(folder), action, str(me)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for me in range(backend.writers)
-    ]
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("*.ready"))) < backend.writers and time.monotonic() < deadline:
-        time.sleep(0.01)
-    (folder / "go").touch()
-    answers = []
-    for process in processes:
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        answers += out.splitlines()
-    return answers
+    with ThreadPoolExecutor(WRITERS) as pool:
+        if backend.root.startswith("s3://"):
+            registries = [LocalRegistry(open_storage(backend.root)) for _ in range(WRITERS)]
+            futures = [pool.submit(write, registry, folder, action, me) for me, registry in enumerate(registries)]
+        else:
+            command = [sys.executable, registry_writer.__file__, backend.root, str(folder), action]
+            futures = [pool.submit(_run_process, [*command, str(me)]) for me in range(WRITERS)]
+        deadline = time.monotonic() + 60
+        while len(list(folder.glob("*.ready"))) < WRITERS and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (folder / "go").touch()
+        return [answer for future in futures for answer in future.result(timeout=60)]
+
+
+def _run_process(command: list[str]) -> list[str]:
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()
 
 
 class TestRegister:
@@ -237,14 +187,14 @@ class TestRegister:
 
     def test_many_writers_at_once_never_share_a_number(self, backend, tmp_path):
         answers = run_writers(backend, tmp_path / "writers", "different")
-        numbers = list(range(1, 3 * backend.writers + 1))
+        numbers = list(range(1, 3 * WRITERS + 1))
         assert sorted(map(int, answers)) == numbers
         versions = backend.registry.list("bottles")
         assert [version.version for version in versions] == numbers
         assert len({version.archive_sha256 for version in versions}) == len(numbers)
 
     def test_many_writers_of_one_archive_make_one_version(self, backend, tmp_path):
-        assert run_writers(backend, tmp_path / "writers", "same") == ["1"] * backend.writers
+        assert run_writers(backend, tmp_path / "writers", "same") == ["1"] * WRITERS
         assert len(backend.registry.list("bottles")) == 1
 
 
@@ -366,6 +316,62 @@ class TestQueries:
             backend.registry.approve("botles", 1, "anna", "good")
 
 
+class TestFetch:
+    @pytest.fixture
+    def real_package(self, tmp_path, package) -> PackageReference:
+        """A whole package of the line bottles around the tiny model."""
+        folder = make_package(tmp_path / "built", line="bottles", version="tiny-model")
+        archive = tmp_path / "built.zip"
+        digest = archive_package(folder, archive)
+        return package(archive=archive, archive_sha256=digest, contract_version="tiny-model")
+
+    def test_a_package_comes_back_whole(self, backend, real_package, tmp_path):
+        backend.registry.register(real_package)
+        folder = backend.registry.fetch("bottles", 1, tmp_path / "fetched")
+        assert folder == tmp_path / "fetched"
+        assert open_package(folder).contract.version == "tiny-model"
+        for path in (tmp_path / "built").rglob("*.*"):
+            assert (folder / path.relative_to(tmp_path / "built")).read_bytes() == path.read_bytes()
+
+    def test_a_tampered_archive_is_refused_with_both_digests_and_nothing_is_unpacked(
+        self, backend, real_package, tmp_path
+    ):
+        version = backend.registry.register(real_package)
+        data = bytearray(real_package.archive.read_bytes())
+        data[len(data) // 2] ^= 1
+        open_storage(backend.root).write(version.archive, bytes(data))
+        found = hashlib.sha256(data).hexdigest()
+        with pytest.raises(PackageError, match=f"want sha256 {real_package.archive_sha256}, found {found}"):
+            backend.registry.fetch("bottles", 1, tmp_path / "fetched")
+        assert not (tmp_path / "fetched").exists()
+
+    def test_a_missing_archive_is_named(self, backend, tmp_path, package):
+        backend.registry.register(package())
+        _tamper(backend, "registry/bottles/000001.json", archive="packages/gone.zip")
+        with pytest.raises(PackageError, match=r"packages/gone\.zip: the archive is missing"):
+            backend.registry.fetch("bottles", 1, tmp_path / "fetched")
+        assert not (tmp_path / "fetched").exists()
+
+    def test_an_archive_that_is_no_package_is_refused(self, backend, package, tmp_path):
+        backend.registry.register(package())
+        with pytest.raises(PackageError, match="cannot be unpacked"):
+            backend.registry.fetch("bottles", 1, tmp_path / "fetched")
+        assert not (tmp_path / "fetched").exists()
+
+    @pytest.mark.parametrize("wrong", [{"line": "caps"}, {"contract_version": "another"}])
+    def test_a_package_registered_under_a_wrong_name_is_refused(self, backend, real_package, tmp_path, wrong):
+        reference = dataclasses.replace(real_package, **wrong)
+        backend.registry.register(reference)
+        with pytest.raises(PackageError, match="found one of line bottles, model tiny-model"):
+            backend.registry.fetch(reference.line, 1, tmp_path / "fetched")
+        assert not (tmp_path / "fetched").exists()
+
+    def test_a_folder_that_is_there_is_left_alone(self, backend, real_package, tmp_path):
+        backend.registry.register(real_package)
+        with pytest.raises(PackageError, match="exists already"):
+            backend.registry.fetch("bottles", 1, tmp_path / "built")
+
+
 def test_status_changes_leave_every_object_as_it_was(backend, package):
     storage = open_storage(backend.root)
     backend.registry.register(package())
@@ -416,10 +422,14 @@ class TestDocuments:
     ENTRY = "registry/bottles/000001.json"
     EVENT = "registry/bottles/000001/events/0001.json"
 
-    @pytest.fixture(autouse=True)
-    def approved_version(self, backend, package) -> None:
-        backend.registry.register(package())
-        backend.registry.approve("bottles", 1, "anna", "good")
+    @pytest.fixture
+    def backend(self, tmp_path, package) -> Backend:
+        """A folder with one approved version."""
+        root = str(tmp_path / "storage")
+        registry = LocalRegistry(open_storage(root))
+        registry.register(package())
+        registry.approve("bottles", 1, "anna", "good")
+        return Backend(registry, root)
 
     @pytest.mark.parametrize("key", [ENTRY, EVENT])
     def test_a_newer_minor_version_with_unknown_fields_is_read(self, backend, key):

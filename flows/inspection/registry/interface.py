@@ -127,7 +127,10 @@ class Registry(Protocol):
         ...
 
     def fetch(self, line: str, version: int, folder: Path) -> Path:
-        """Unpack a version's package into `folder`, verifying every digest, and return that folder.
+        """Unpack a version's package into `folder`, which must not exist yet, verifying every digest.
+
+        Returns:
+            The folder.
 
         Raises:
             PackageError: the archive or a file in it is not what was registered.

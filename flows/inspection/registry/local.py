@@ -12,6 +12,7 @@ first: a registration killed half-way leaves an archive that nobody sees, and it
 import hashlib
 import logging
 import re
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -129,6 +130,11 @@ class LocalRegistry:
     def fetch(self, line: str, version: int, folder: Path) -> Path:
         """Unpack a version's package into `folder`, verifying every digest.
 
+        Args:
+            line: name of the line.
+            version: its number.
+            folder: must not exist yet; it appears only when all is verified.
+
         Raises:
             PackageError: the archive is missing, or it or a file in it is not what was registered.
         """
@@ -145,10 +151,11 @@ class LocalRegistry:
                 f"{where}: the archive was changed after it was registered: want sha256 {entry.archive_sha256}, "
                 f"found {found}; restore it from a backup and do not deploy it"
             )
-        from inspection.export.package import read_archive  # opens the package, which needs a TFLite runtime
+        from inspection.export.archive import read_archive  # opens the package, which needs a TFLite runtime
 
         contract = read_archive(archive, entry.archive_sha256, folder).contract
         if (contract.line, contract.version) != (line, entry.contract_version):
+            shutil.rmtree(folder)
             raise PackageError(
                 f"{where}: want the package of line {line}, model {entry.contract_version}, found one of line "
                 f"{contract.line}, model {contract.version}; it was registered under a wrong name: reject it"
