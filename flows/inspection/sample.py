@@ -190,7 +190,6 @@ def _write(folder: Path, parts: tuple[SamplePart, ...], seed: int) -> str:
     """Render every part into `folder`; the digest of what was written."""
     for name in {str(Path(name).parent) for name in _files(parts)}:
         (folder / name).mkdir(parents=True)
-    lots = {number: draw_lot(seed, number) for number in sorted({part.lot for part in parts})}
 
     def write(part: SamplePart) -> None:
         picture, mask = render_part(part, lots[part.lot], seed)
@@ -199,5 +198,7 @@ def _write(folder: Path, parts: tuple[SamplePart, ...], seed: int) -> str:
             (folder / part.mask).write_bytes(encode_mask(mask))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and Pillow let go of the interpreter while they work
+        numbers = sorted({part.lot for part in parts})
+        lots = dict(zip(numbers, pool.map(lambda number: draw_lot(seed, number), numbers), strict=True))
         list(pool.map(write, parts))
     return _digest(folder, _files(parts))

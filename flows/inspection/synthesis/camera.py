@@ -10,6 +10,17 @@ from scipy.ndimage import gaussian_filter1d
 from inspection.synthesis.scene import SIZE_PX, Array
 
 JPEG_QUALITY = 95
+TONE_STEPS = 2048  # of the tone curve's table, for light from 0 to 1
+
+
+def _tone_curve() -> Array:
+    """8-bit value of each step of light up to 2: a shoulder before white, then gamma; uint8 [2 * TONE_STEPS]."""
+    light = (np.arange(2 * TONE_STEPS) + 0.5) / TONE_STEPS
+    light = light / (1 + light**4 / 8) ** 0.25
+    return np.clip(255 * light ** (1 / 1.9) + 0.5, 0, 255).astype(np.uint8)
+
+
+TONE = _tone_curve()
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ def expose(light: Array, shot: Shot, rng: np.random.Generator) -> Array:
     """The picture that the sensor gives.
 
     Args:
-        light: float32 [SIZE_PX, SIZE_PX, 3], linear.
+        light: float32 [3, SIZE_PX, SIZE_PX], linear.
         shot: lamp, lens and sensor.
         rng: draws the noise.
 
@@ -50,15 +61,18 @@ def expose(light: Array, shot: Shot, rng: np.random.Generator) -> Array:
     """
     axis = np.linspace(-1, 1, SIZE_PX, dtype=np.float32)
     x, y = axis[None, :], axis[:, None]
-    field = shot.level * (1 + shot.gradient[0] * x + shot.gradient[1] * y) * (1 - shot.vignetting * (x * x + y * y) / 2)
-    light = light * (field[..., None] * np.array([shot.white_balance[0], 1.0, shot.white_balance[1]], np.float32))
-    light = gaussian_filter1d(light, shot.blur_px, axis=0, truncate=3.0)
-    light = gaussian_filter1d(light, shot.blur_px, axis=1, truncate=3.0)
-    noise = rng.standard_normal(light.shape, dtype=np.float32)
-    light = light + shot.noise * noise * np.sqrt(0.15 + np.maximum(light, 0))
-    light = np.maximum(light, 0)
-    light = light / (1 + light**4 / 8) ** 0.25  # the shoulder before white
-    return np.clip(255 * light ** np.float32(1 / 1.9) + 0.5, 0, 255).astype(np.uint8)
+    field = 1 + np.float32(shot.gradient[0]) * x + np.float32(shot.gradient[1]) * y
+    field *= np.float32(shot.level) * (1 - np.float32(shot.vignetting / 2) * (x * x + y * y))
+    picture = np.empty((SIZE_PX, SIZE_PX, 3), np.uint8)
+    for index, gain in enumerate((shot.white_balance[0], 1.0, shot.white_balance[1])):
+        channel = gaussian_filter1d(light[index] * field, shot.blur_px, axis=0, truncate=3.0)
+        channel = gaussian_filter1d(channel, shot.blur_px, axis=1, truncate=3.0)
+        noise = rng.standard_normal(channel.shape, dtype=np.float32)
+        noise *= np.float32(shot.noise) * np.sqrt(np.float32(0.15) + channel)
+        channel += noise
+        channel *= np.float32(gain * TONE_STEPS)
+        picture[..., index] = TONE[np.clip(channel, 0, len(TONE) - 1).astype(np.int32)]
+    return picture
 
 
 def encode_jpeg(picture: Array) -> bytes:

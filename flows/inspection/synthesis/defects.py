@@ -29,7 +29,7 @@ OVERSAMPLING = 4
 
 def scratch(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     """A gouge by a sharp edge: a bright core of torn metal in a groove, slightly bent, tapering at both ends."""
-    damage = Damage()
+    height, bare = np.zeros((2, SIZE_PX, SIZE_PX), np.float32)
     centre_x, centre_y = _place_on_face(pose, rng)
     length = _grade(severity, 34, 100) * rng.uniform(0.85, 1.15)
     width = _grade(severity, 1.2, 2.0)
@@ -43,9 +43,9 @@ def scratch(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
         across = y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn)) - bend * along**2
         taper = np.clip((length / 2 - np.abs(along)) / (0.3 * length), 0, 1)
         core = np.exp(-((across / width) ** 2)) * taper
-        damage.height -= _grade(severity, 0.5, 1.1) * core
-        damage.bare = np.maximum(damage.bare, _grade(severity, 0.6, 1.0) * core)
-    return _on_metal(damage, pose, damage.bare > 0.12)
+        height -= _grade(severity, 0.5, 1.1) * core
+        bare = np.maximum(bare, _grade(severity, 0.6, 1.0) * core)
+    return _on_metal(Damage(height=height, bare=bare), pose, bare > 0.12)
 
 
 def dent(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
@@ -58,7 +58,7 @@ def dent(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     y = np.arange(SIZE_PX, dtype=np.float32)[:, None] - y0
     along = (x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))) / (radius * stretch)
     across = (y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn))) / radius
-    distance = along * along + across * across
+    distance = np.asarray(along * along + across * across)
     hollow = np.exp(-1.6 * distance) - 0.25 * np.exp(-3.0 * (np.sqrt(distance) - 1.15) ** 2)
     damage.height = -_grade(severity, 0.24, 0.5) * radius * hollow.astype(np.float32)
     return _on_metal(damage, pose, distance < 1.0)
@@ -75,7 +75,7 @@ def stain(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     x = np.arange(SIZE_PX, dtype=np.float32)[None, :] - x0
     y = np.arange(SIZE_PX, dtype=np.float32)[:, None] - y0
     lumps = gaussian_filter(rng.standard_normal((SIZE_PX // 4, SIZE_PX // 4), dtype=np.float32), 1.6)
-    lumps = np.kron(lumps / lumps.std(), np.ones((4, 4), np.float32))
+    lumps = (lumps / lumps.std()).repeat(4, axis=0).repeat(4, axis=1)
     inside = 1 - np.sqrt(x * x + y * y) / radius + 0.22 * gaussian_filter(lumps, 2.0)
     body = np.clip(inside / 0.12, 0, 1)
     rim = np.exp(-(((inside - 0.12) / 0.12) ** 2)) * body

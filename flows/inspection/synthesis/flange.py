@@ -5,7 +5,7 @@ wedges that every turned disc shows), which makes dents and scratches visible by
 Source of the reflection model: Ward, "Measuring and modeling anisotropic reflection", SIGGRAPH 1992, simplified.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,7 +25,10 @@ MARK_PITCH_PX = 3.5  # between dots
 FACE_PX = (BOSS_PX + 6.0, OUTER_PX - 8.0)  # radii between which the face is flat
 
 CODE = "LS40"
-INK = (1.6, 0.3, 1.1)  # absorption of red, green, blue: the green of an ink-jet code
+DOT_PX = 1.8
+THICKNESS_PX = 9.0
+BELT = (0.94, 1.0, 1.03)  # colour of the belt: red, green, blue
+INK = (1.9, 0.36, 1.3)  # absorption of red, green, blue: the green of an ink-jet code
 SLEEVE = (0.16, 0.40, 0.85)  # reflectance of the bearing sleeves in the bolt holes: blue polymer
 
 FONT = {  # 5 x 7 dots, a row per string
@@ -36,22 +39,17 @@ FONT = {  # 5 x 7 dots, a row per string
 }
 
 
-def zeros() -> Array:
-    """An empty layer of the picture, float32 [SIZE_PX, SIZE_PX]."""
-    return np.zeros((SIZE_PX, SIZE_PX), np.float32)
-
-
 @dataclass
 class Damage:
     """What is wrong with a part, as layers that the shading takes in; the default is a good part."""
 
     mask: Array | None = None  # bool [SIZE_PX, SIZE_PX], where the defect is
-    height: Array = field(default_factory=zeros)  # px, added to the surface
-    film: Array = field(default_factory=zeros)  # optical density of what lies on the surface
+    height: Array | None = None  # px, added to the surface
+    film: Array | None = None  # optical density of what lies on the surface
     film_colour: tuple[float, float, float] = (1.0, 1.0, 1.0)  # absorption of red, green, blue
-    matte: Array = field(default_factory=zeros)  # 0..1, share of the highlight that is lost
-    bare: Array = field(default_factory=zeros)  # 0..1, freshly torn metal, bright from every side
-    gap: Array = field(default_factory=zeros)  # 0..1, where the metal is open and light does not return
+    matte: Array | None = None  # 0..1, share of the highlight that is lost
+    bare: Array | None = None  # 0..1, freshly torn metal, bright from every side
+    gap: Array | None = None  # 0..1, where the metal is open and light does not return
     missing_holes: frozenset[int] = frozenset()
     missing_characters: frozenset[int] = frozenset()
 
@@ -76,31 +74,133 @@ def hole_centre(index: int) -> tuple[float, float]:
     return HOLE_CIRCLE_PX * np.cos(angle), HOLE_CIRCLE_PX * np.sin(angle)
 
 
-def print_dots(x: Array, y: Array, radius_px: float) -> Array:
-    """Round dots of ink at the centres `x`, `y` in pixels: coverage 0..1, float32 [SIZE_PX, SIZE_PX]."""
-    ink = zeros()
-    reach = int(np.ceil(radius_px)) + 1
-    window = np.arange(-reach, reach + 1)
-    for cx, cy in zip(x, y, strict=True):
-        left, top = round(cx), round(cy)
-        distance = np.hypot((left + window - cx)[None, :], (top + window - cy)[:, None])
-        area = ink[top - reach : top + reach + 1, left - reach : left + reach + 1]
-        np.maximum(area, np.clip(radius_px + 0.5 - distance, 0, 1), out=area)
-    return ink
+def shade(lot: Lot, pose: Pose, damage: Damage, azimuth: float, elevation: float, rng: np.random.Generator) -> Array:
+    """The light that comes back from the part and its belt.
+
+    Args:
+        lot: metal, tool marks, belt.
+        pose: where the part lies.
+        damage: what is wrong with it.
+        azimuth: direction of the lamp in the picture (rad).
+        elevation: of the lamp above the belt (rad).
+        rng: draws which piece of the belt and which turn of the tool marks is seen.
+
+    Returns:
+        float32 [3, SIZE_PX, SIZE_PX], red, green and blue; linear, about 0..1.
+    """
+    lamp = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    lamp = lamp.astype(np.float32)
+    metal = _metal(lot, pose, damage, lamp, rng)
+    belt = _belt(lot, pose, lamp, rng)
+    cover = _step(OUTER_PX - pose.radius)
+    belt *= 1 - cover
+    metal *= cover
+    picture = np.stack([belt * shade + metal * tint for shade, tint in zip(BELT, lot.tint, strict=True)])
+    if damage.film is not None:
+        _absorb(picture, damage.film * cover, damage.film_colour)
+    _print_code(picture, pose, damage.missing_characters)
+    for index in sorted(set(range(HOLES)) - damage.missing_holes):
+        _fit_sleeve(picture, pose.to_picture(*hole_centre(index)), lamp)
+    return picture
 
 
-def _holes(pose: Pose, missing: frozenset[int]) -> tuple[Array, Array, Array]:
-    """Distance to the nearest bolt hole's centre and the unit vector away from it, in the picture's frame."""
-    step = np.float32(2 * np.pi / HOLES)
-    sector = np.rint((pose.angle - np.float32(FIRST_HOLE)) / step)
+def _metal(lot: Lot, pose: Pose, damage: Damage, lamp: Array, rng: np.random.Generator) -> Array:
+    """The turned faces and the bore, in grey."""
     x, y = pose.grid
-    direction = sector * step + np.float32(FIRST_HOLE + pose.rotation)
-    dx, dy = x - HOLE_CIRCLE_PX * np.cos(direction), y - HOLE_CIRCLE_PX * np.sin(direction)
-    distance = np.sqrt(dx * dx + dy * dy) + np.float32(1e-3)
-    away_x, away_y = dx / distance, dy / distance
-    if missing:
-        distance[np.isin(sector % HOLES, list(missing))] = SIZE_PX
-    return distance, away_x, away_y
+    r = pose.radius
+    unit_x, unit_y = x / r, y / r
+    half = lamp + np.array([0, 0, 1], np.float32)
+    half /= np.linalg.norm(half)
+    edge = -0.9 * _ridge(r - (OUTER_PX - CHAMFER_PX / 2), CHAMFER_PX)  # slope outwards of rim, boss and bore
+    edge += -0.7 * _ridge(r - BOSS_PX, 3.0)
+    edge += 0.8 * _ridge(r - (BORE_PX + 1.5), 3.0)
+    slope_x, slope_y = edge * unit_x, edge * unit_y
+    glint = None
+    if damage.height is not None:
+        bump_y, bump_x = np.gradient(damage.height)
+        glint = np.exp(-((bump_x + half[0] / half[2]) ** 2 + (bump_y + half[1] / half[2]) ** 2) / np.float32(0.012))
+        slope_x += bump_x
+        slope_y += bump_y
+    tilt_x, tilt_y = half[0] + slope_x * half[2], half[1] + slope_y * half[2]
+    along = unit_x * tilt_y - unit_y * tilt_x  # of the half vector, along the grooves
+    across = unit_x * tilt_x + unit_y * tilt_y
+    turned = np.exp(-((along * np.float32(1 / (0.55 * lot.gloss))) ** 2) - (across * np.float32(1 / 0.75)) ** 2)
+    turns = _index(pose.angle * np.float32(512 / (2 * np.pi)) + np.float32(rng.uniform(512, 1024)), 512)
+    marks = np.float32(lot.groove_depth) * lot.streaks[turns, _index(r * 3, 640)]
+    turned *= 1 + np.float32(1.6) * marks
+    if damage.matte is not None:
+        turned *= 1 - damage.matte
+    diffuse = (lamp[2] - slope_x * lamp[0] - slope_y * lamp[1]) / np.sqrt(1 + slope_x**2 + slope_y**2)
+    np.maximum(diffuse, 0, out=diffuse)
+    diffuse *= 1 + np.float32(0.5) * marks
+    light: Array = np.float32(lot.tone) * (np.float32(0.18) + np.float32(0.42) * diffuse + np.float32(0.62) * turned)
+    if glint is not None:
+        light += np.float32(0.55) * glint
+    if damage.bare is not None:
+        light += damage.bare * (np.float32(1.1) - light)
+    if damage.gap is not None:
+        light *= 1 - np.float32(0.98) * damage.gap
+    towards = np.maximum(-(unit_x * lamp[0] + unit_y * lamp[1]), 0)
+    wall = np.float32(0.15) + np.float32(0.14) * towards * np.clip((r - BORE_PX + 10) / 10, 0, 1)
+    light += _step(BORE_PX - r) * (wall - light)
+    return light
+
+
+def _belt(lot: Lot, pose: Pose, lamp: Array, rng: np.random.Generator) -> Array:
+    """The belt below the part, woven and worn, with the part's shadow on it, in grey."""
+    top, left = rng.integers(0, SIZE_PX, 2)
+    x, y = pose.grid
+    phase = np.float32(2 * np.pi / lot.belt_pitch)
+    weave = np.cos(2 * phase * x) + np.cos(2 * phase * y)  # threads that cross at right angles
+    belt = np.float32(lot.belt_tone) * (
+        1 + np.float32(0.035) * weave + np.float32(0.06) * lot.belt[top : top + SIZE_PX, left : left + SIZE_PX]
+    )
+    flat = float(np.hypot(lamp[0], lamp[1]))
+    length = THICKNESS_PX * flat / float(lamp[2])
+    away = np.hypot(x + np.float32(length / flat * lamp[0]), y + np.float32(length / flat * lamp[1]))
+    belt *= np.float32(0.55) + np.float32(0.45) * np.clip((away - OUTER_PX + 4) / 9, 0, 1)
+    return belt
+
+
+def _absorb(picture: Array, density: Array, colour: tuple[float, float, float]) -> None:
+    """Let a film of this optical density [H, W] take its share of each colour of `picture` [3, H, W], in place."""
+    for channel, share in zip(picture, colour, strict=True):
+        channel *= np.exp(np.float32(-share) * density)
+
+
+def _window(x_px: float, y_px: float, reach_px: float) -> tuple[slice, slice, Array, Array]:
+    """Rows and columns about a point, and the coordinates there relative to it."""
+    left, top = max(0, int(x_px - reach_px)), max(0, int(y_px - reach_px))
+    columns = np.arange(left, min(SIZE_PX, int(x_px + reach_px) + 2), dtype=np.float32)
+    rows = np.arange(top, min(SIZE_PX, int(y_px + reach_px) + 2), dtype=np.float32)
+    where = slice(top, top + len(rows)), slice(left, left + len(columns))
+    return *where, (columns - np.float32(x_px))[None, :], (rows - np.float32(y_px))[:, None]
+
+
+def _print_code(picture: Array, pose: Pose, missing: frozenset[int]) -> None:
+    """Print the code in dots of ink onto `picture` [3, H, W], in place."""
+    ink = np.zeros((SIZE_PX, SIZE_PX), np.float32)
+    dots = mark_dots(CODE, missing)
+    for x_px, y_px in zip(*pose.to_picture(dots[:, 0], dots[:, 1]), strict=True):
+        rows, columns, x, y = _window(x_px, y_px, DOT_PX + 1)
+        np.maximum(ink[rows, columns], np.clip(DOT_PX + 0.5 - np.hypot(x, y), 0, 1), out=ink[rows, columns])
+    if len(dots):
+        (x_px,), (y_px,) = (np.atleast_1d(value) for value in pose.to_picture(0.0, MARK_TOP_PX + 3 * MARK_PITCH_PX))
+        rows, columns, _, _ = _window(x_px, y_px, 14 * MARK_PITCH_PX)
+        _absorb(picture[:, rows, columns], ink[rows, columns], INK)
+
+
+def _fit_sleeve(picture: Array, centre: tuple[Array, Array], lamp: Array) -> None:
+    """Put a polymer sleeve with its bolt hole at `centre` (px) into `picture` [3, H, W], in place."""
+    rows, columns, x, y = _window(float(centre[0]), float(centre[1]), SLEEVE_PX + 1)
+    distance = np.hypot(x, y) + np.float32(1e-3)
+    facing = (x * lamp[0] + y * lamp[1]) / distance  # 1 on the side of the lamp
+    bevel = _ridge(distance - (SLEEVE_PX - 2), 2.0) - 0.9 * _ridge(distance - HOLE_PX - 1, 2.0)
+    rim = 0.5 + 0.22 * facing * bevel
+    inside = 0.17 + 0.14 * np.clip(-facing, 0, 1) * np.clip((distance - HOLE_PX + 5) / 5, 0, 1)
+    for channel, tint in zip(picture[:, rows, columns], SLEEVE, strict=True):
+        channel += _step(SLEEVE_PX - distance) * (rim * tint - channel)
+        channel += _step(HOLE_PX - distance) * (inside - channel)
 
 
 def _step(distance: Array) -> Array:
@@ -109,86 +209,10 @@ def _step(distance: Array) -> Array:
 
 
 def _ridge(distance: Array, width: float) -> Array:
-    """1 within `width` of 0, falling to 0 over a pixel."""
+    """1 within `width` about 0, falling to 0 over a pixel."""
     return np.clip(np.float32(width / 2 + 0.5) - np.abs(distance), 0, 1)
 
 
-def shade(lot: Lot, pose: Pose, damage: Damage, azimuth: float, elevation: float, rng: np.random.Generator) -> Array:
-    """The light that comes back from the part and its belt.
-
-    Args:
-        lot: metal, tool marks, belt.
-        pose: where the part lies.
-        damage: what is wrong with it.
-        azimuth, elevation: of the lamp (rad).
-        rng: draws which piece of the belt and which turn of the tool marks is seen.
-
-    Returns:
-        float32 [SIZE_PX, SIZE_PX, 3], linear, about 0..1.
-    """
-    x, y = pose.grid
-    r = pose.radius
-    hole, away_x, away_y = _holes(pose, damage.missing_holes)
-    dots = mark_dots(CODE, damage.missing_characters)
-    ink = print_dots(*pose.to_picture(dots[:, 0], dots[:, 1]), 1.8)
-    slope_y, slope_x = np.gradient(damage.height)
-    edge = (  # slope outwards of what was turned: chamfers of the rim, the boss and the bore
-        -0.9 * _ridge(r - (OUTER_PX - CHAMFER_PX / 2), CHAMFER_PX)
-        - 0.7 * _ridge(r - BOSS_PX, 3.0)
-        + 0.8 * _ridge(r - (BORE_PX + 1.5), 3.0)
-    ) / r
-    lamp = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    half = lamp + np.array([0.0, 0.0, 1.0])
-    half = (half / np.linalg.norm(half)).astype(np.float32)
-    glint = np.exp(-((slope_x + half[0] / half[2]) ** 2 + (slope_y + half[1] / half[2]) ** 2) / 0.012)
-    slope_x += edge * x
-    slope_y += edge * y
-    along_x, along_y = -y / r, x / r  # direction of the grooves
-    along = along_x * half[0] + along_y * half[1] + (along_x * slope_x + along_y * slope_y) * half[2]
-    across = -along_y * half[0] + along_x * half[1] + (along_x * slope_y - along_y * slope_x) * half[2]
-    marks = lot.streaks[_index(pose.angle * (512 / (2 * np.pi)) + rng.uniform(0, 512), 512), _index(r * 3, 640)]
-    turned = np.exp(-((along / (0.55 * lot.gloss)) ** 2) - (across / 0.75) ** 2)
-    turned *= 1 + 1.6 * lot.groove_depth * marks
-    diffuse = (lamp[2] - slope_x * lamp[0] - slope_y * lamp[1]) / np.sqrt(1 + slope_x**2 + slope_y**2)
-    diffuse = np.maximum(diffuse, 0) * (1 + 0.5 * lot.groove_depth * marks)
-    light = lot.tone * (0.18 + 0.42 * diffuse + 0.62 * turned * (1 - damage.matte))
-    light += 0.55 * glint
-    light += damage.bare * (1.1 - light)
-    light *= 1 - 0.98 * damage.gap
-
-    towards = (x * np.float32(lamp[0]) + y * np.float32(lamp[1])) / r
-    wall = 0.15 + 0.14 * np.clip(-towards, 0, 1) * np.clip((r - BORE_PX + 10) / 10, 0, 1)
-    bore = _step(BORE_PX - r)
-    light += bore * (wall - light)
-    metal = light[..., None] * lot.tint
-    density = damage.film[..., None] * np.array(damage.film_colour, np.float32)
-    metal *= np.exp(-density - 1.2 * ink[..., None] * np.array(INK, np.float32))
-    facing = away_x * np.float32(lamp[0]) + away_y * np.float32(lamp[1])
-    sleeve = 0.5 + 0.22 * facing * _ridge(hole - (SLEEVE_PX - 2), 2.0) - 0.2 * facing * _ridge(hole - HOLE_PX - 1, 2.0)
-    metal += _step(SLEEVE_PX - hole)[..., None] * (sleeve[..., None] * np.array(SLEEVE, np.float32) - metal)
-    inside = 0.17 + 0.14 * np.clip(-facing, 0, 1) * np.clip((hole - HOLE_PX + 5) / 5, 0, 1)
-    metal += _step(HOLE_PX - hole)[..., None] * (inside[..., None] - metal)
-    shadow = _shadow(x, y, lamp)
-    belt = _belt(lot, pose, rng) * shadow
-    part = _step(OUTER_PX - r)[..., None]
-    return belt[..., None] * np.array([0.94, 1.0, 1.03], np.float32) * (1 - part) + metal * part
-
-
 def _index(position: Array, length: int) -> Array:
+    """Positions (>= 0) as indices into a table that repeats."""
     return position.astype(np.int32) % length
-
-
-def _belt(lot: Lot, pose: Pose, rng: np.random.Generator) -> Array:
-    """The belt below the part: woven threads, worn unevenly."""
-    top, left = rng.integers(0, SIZE_PX, 2)
-    x, y = pose.grid
-    phase = np.float32(2 * np.pi / lot.belt_pitch)
-    weave = np.cos((x + y) * phase) * np.cos((x - y) * phase)
-    return np.float32(lot.belt_tone) * (1 + 0.07 * weave + 0.06 * lot.belt[top : top + SIZE_PX, left : left + SIZE_PX])
-
-
-def _shadow(x: Array, y: Array, lamp: Array) -> Array:
-    """How much of the lamp reaches the belt beside the part."""
-    length = 9.0 / np.tan(np.arcsin(lamp[2]))
-    sx, sy = x + length * lamp[0] / np.hypot(lamp[0], lamp[1]), y + length * lamp[1] / np.hypot(lamp[0], lamp[1])
-    return np.float32(0.55) + np.float32(0.45) * np.clip((np.sqrt(sx * sx + sy * sy) - OUTER_PX + 4) / 9, 0, 1)

@@ -38,7 +38,7 @@ def draw_lot(seed: int, number: int) -> Lot:
     """The lot with this number, the same for the same seed."""
     rng = np.random.default_rng([seed, number])
     pitch = rng.uniform(0.7, 1.6)  # px, of the tool's feed
-    streaks = gaussian_filter(rng.standard_normal((512, 640), dtype=np.float32), (22, pitch), mode="wrap")
+    streaks = gaussian_filter(rng.standard_normal((512, 640), dtype=np.float32), (22, pitch), mode="wrap", truncate=2.0)
     rings = gaussian_filter1d(rng.standard_normal(640).astype(np.float32), pitch)
     streaks = streaks / streaks.std() + 0.9 * rings / rings.std()
     belt = gaussian_filter(rng.standard_normal((2 * SIZE_PX, 2 * SIZE_PX), dtype=np.float32), 0.8, mode="wrap")
