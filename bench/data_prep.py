@@ -11,6 +11,7 @@ Claims: at least 2.5x the peer; at least 0.9 of the time shared out over the cor
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -62,11 +63,12 @@ def run_peer(folder: str, workers: int) -> None:
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
+    _start_cpu_clock()
     started = time.perf_counter()
     transform = transforms.Compose([transforms.Resize((SIZE, SIZE)), transforms.PILToTensor()])
     loader = torch.utils.data.DataLoader(ImageFolder(folder, transform), batch_size=32, num_workers=workers)
     pixels = torch.cat([batch for batch, _ in loader])
-    print(json.dumps({"seconds": [time.perf_counter() - started], "images": len(pixels)}))
+    _print_result([time.perf_counter() - started], len(pixels))
 
 
 def run_ours(folder: str, storage_root: str, workers: int, times: int) -> None:
@@ -77,28 +79,43 @@ def run_ours(folder: str, storage_root: str, workers: int, times: int) -> None:
 
     settings = parse_settings({"line": {"name": "bench"}, "input": {"width": SIZE, "height": SIZE}}, "bench")
     seconds = []
+    _start_cpu_clock()
     for _ in range(times):
         started = time.perf_counter()
         snapshot = prepare_dataset(settings, folder, open_storage(storage_root), progress=False, workers=workers)
         seconds.append(time.perf_counter() - started)
-    print(json.dumps({"seconds": seconds, "images": len(snapshot.rows)}))
+    _print_result(seconds, len(snapshot.rows))
 
 
-def measure(*arguments: object) -> tuple[list[float], float]:
+_cpu_before_s = 0.0  # of this process, importing
+
+
+def _start_cpu_clock() -> None:
+    global _cpu_before_s
+    _cpu_before_s = time.process_time()
+
+
+def _print_result(seconds: list[float], images: int) -> None:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_s = sum(one.ru_utime + one.ru_stime for one in used) - _cpu_before_s
+    print(json.dumps({"seconds": seconds, "images": images, "cpu_s": cpu_s}))
+
+
+def measure(*arguments: object, watch: bool = False) -> dict:
     """Run this script's peer or ours in a process of its own.
 
     Returns:
-        seconds of each pass, and the peak of the memory that it and its workers hold together, in MB.
+        seconds of each pass, CPU seconds and, if watched, the peak of the memory that it and its workers hold, in MB.
     """
     command = [sys.executable, __file__, *(str(argument) for argument in arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = [0.0]
-    watcher = threading.Thread(target=_watch_memory, args=(psutil.Process(process.pid), peak), daemon=True)
-    watcher.start()
+    if watch:
+        threading.Thread(target=_watch_memory, args=(psutil.Process(process.pid), peak), daemon=True).start()
     out, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return json.loads(out)["seconds"], peak[0]
+    return {**json.loads(out), "peak_mb": peak[0]}
 
 
 def _watch_memory(process: psutil.Process, peak: list[float]) -> None:
@@ -111,34 +128,36 @@ def _watch_memory(process: psutil.Process, peak: list[float]) -> None:
                 return
             continue
         peak[0] = max(peak[0], held / 1e6)
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def compare(images: int, rounds: int, cores: int) -> None:
+    """Print the claims' ratios, measured in alternation."""
     with tempfile.TemporaryDirectory(prefix="lineside-bench-") as temporary:
         folder = Path(temporary) / "images"
         size_kb = make_folder(folder, images)
         print(f"{images} JPEGs of {WIDTH}x{HEIGHT}, {size_kb:.0f} kB each; {cores} cores; {rounds} rounds")
-        peer, ours, alone, second, memory = [], [], [], [], []
+        peer, ours, alone, second = [], [], [], []
         for number in range(rounds):
-            (peer_s,), _ = measure("--peer", folder, "--workers", cores)
-            (first_s, *again_s), peak_mb = measure(
-                "--ours", folder, "--storage", f"{temporary}/all-{number}", "--workers", cores, "--times", 4
-            )
-            (alone_s,), _ = measure("--ours", folder, "--storage", f"{temporary}/one-{number}", "--workers", 1)
-            peer.append(peer_s)
+            their = measure("--peer", folder, "--workers", cores)
+            our = measure("--ours", folder, "--storage", f"{temporary}/all-{number}", "--workers", cores, "--times", 4)
+            single = measure("--ours", folder, "--storage", f"{temporary}/one-{number}", "--workers", 1)
+            first_s, *again_s = our["seconds"]
+            peer.append(their["seconds"][0])
             ours.append(first_s)
-            alone.append(alone_s)
+            alone.append(single["seconds"][0])
             second.append(statistics.median(again_s))
-            memory.append(peak_mb)
             print(
-                f"round {number + 1}: peer {peer_s:.2f} s, ours {first_s:.2f} s, ours on one core {alone_s:.2f} s, "
-                f"again {second[-1] * 1000:.0f} ms, load {os.getloadavg()[0]:.1f}"
+                f"round {number + 1}: peer {peer[-1]:.2f} s (CPU {their['cpu_s']:.2f}), ours {first_s:.2f} s "
+                f"(CPU {our['cpu_s']:.2f}), ours on one core {alone[-1]:.2f} s (CPU {single['cpu_s']:.2f}), "
+                f"again {second[-1] * 1000:.0f} ms, load {os.getloadavg()[0]:.1f}",
+                flush=True,
             )
         _report("torchvision ImageFolder + Resize / ours", peer, ours, FASTER_THAN_PEER)
         _report(f"one core / {cores} cores / {cores}", alone, [seconds * cores for seconds in ours], CORE_EFFICIENCY)
         _report("first run / second run", ours, second, SECOND_RUN)
-        print(f"ours: {images / statistics.median(ours):.0f} images/s, peak memory {statistics.median(memory):.0f} MB")
+        watched = measure("--ours", folder, "--storage", f"{temporary}/watched", "--workers", cores, watch=True)
+        print(f"ours: {images / statistics.median(ours):.0f} images/s, peak memory {watched['peak_mb']:.0f} MB")
 
 
 def _report(name: str, slower: list[float], faster: list[float], want: float) -> None:
