@@ -11,15 +11,12 @@ first: a registration killed half-way leaves an archive that nobody sees, and it
 
 import hashlib
 import logging
-import re
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 from inspection.errors import PackageError, RegistryError
-from inspection.registry.entries import Entry, dump_entry, dump_event, parse_entry, parse_event
+from inspection.registry.entries import Entry, dump_entry, dump_event
 from inspection.registry.interface import (
     SHA256,
     Lineage,
@@ -33,11 +30,19 @@ from inspection.registry.interface import (
     check_transition,
     is_retry,
 )
+from inspection.registry.objects import (
+    READERS,
+    entry_key,
+    event_key,
+    list_lines,
+    list_numbers,
+    read_entries,
+    read_versions,
+)
 from inspection.settings import Settings
 from inspection.storage import ObjectExistsError, Storage, open_storage
 
 ATTEMPTS = 1000  # each lost attempt means that another writer won one, so this many writers would have to be at it
-READERS = 16  # objects read at once: in a bucket each costs a round trip
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +70,8 @@ class LocalRegistry:
         key = self._store_archive(package)
         entries: dict[int, Entry] = {}
         for _ in range(ATTEMPTS):
-            numbers = [number for number in self._numbers(package.line) if number not in entries]
-            entries |= zip(numbers, self._read_entries(package.line, numbers), strict=True)
+            numbers = [number for number in list_numbers(self.storage, package.line) if number not in entries]
+            entries |= zip(numbers, read_entries(self.storage, package.line, numbers), strict=True)
             for number in sorted(entries):
                 if entries[number].archive_sha256 == package.archive_sha256:
                     logger.info("event=registered_already line=%s version=%d", package.line, number)
@@ -75,7 +80,7 @@ class LocalRegistry:
             champion = self.latest(package.line)
             document = dump_entry(package, version, key, champion.version if champion else None, datetime.now(UTC))
             try:
-                self.storage.create(_entry_key(package.line, version), document)
+                self.storage.create(entry_key(package.line, version), document)
             except ObjectExistsError:
                 continue
             logger.info(
@@ -102,17 +107,17 @@ class LocalRegistry:
     def get(self, line: str, version: int) -> ModelVersion:
         """One version."""
         check_line(line)
-        key = _entry_key(line, version)
+        key = entry_key(line, version)
         if version < 1 or not self.storage.exists(key):
             raise RegistryError(self._describe_missing(line, version))
-        return self._read_versions(line, [version])[0]
+        return read_versions(self.storage, line, [version])[0]
 
     def latest(self, line: str, status: Status = "approved") -> ModelVersion | None:
         """The highest version that has this status; None when there is none."""
         check_line(line)
-        numbers = self._numbers(line)
+        numbers = list_numbers(self.storage, line)
         for end in range(len(numbers), 0, -READERS):  # the latest is near the end: older ones are rarely read
-            for version in reversed(self._read_versions(line, numbers[max(0, end - READERS) : end])):
+            for version in reversed(read_versions(self.storage, line, numbers[max(0, end - READERS) : end])):
                 if version.status == status:
                     return version
         return None
@@ -120,12 +125,11 @@ class LocalRegistry:
     def list(self, line: str) -> tuple[ModelVersion, ...]:
         """All versions of a line, oldest first."""
         check_line(line)
-        return self._read_versions(line, self._numbers(line))
+        return read_versions(self.storage, line, list_numbers(self.storage, line))
 
     def lines(self) -> tuple[str, ...]:
         """Names of the lines that have versions, sorted."""
-        names = (re.fullmatch(r"registry/([^/]+)/\d{6,}\.json", key) for key in self.storage.list("registry/"))
-        return tuple(sorted({match[1] for match in names if match}))
+        return list_lines(self.storage)
 
     def fetch(self, line: str, version: int, folder: Path) -> Path:
         """Unpack a version's package into `folder`, verifying every digest.
@@ -175,7 +179,7 @@ class LocalRegistry:
             check_transition(current, status)
             event = dump_event(StatusChange(status, by, why, datetime.now(UTC)))
             try:
-                self.storage.create(_event_key(line, version, len(current.history) + 1), event)
+                self.storage.create(event_key(line, version, len(current.history) + 1), event)
             except ObjectExistsError:
                 continue  # somebody decided meanwhile: what was allowed may not be any more
             logger.info("event=status_changed line=%s version=%d status=%s by=%r", line, version, status, by)
@@ -196,53 +200,8 @@ class LocalRegistry:
         self.storage.upload(package.archive, key)
         return key
 
-    def _numbers(self, line: str) -> tuple[int, ...]:
-        prefix = f"registry/{line}/"
-        names = (re.fullmatch(r"(\d{6,})\.json", key.removeprefix(prefix)) for key in self.storage.list(prefix))
-        return tuple(sorted(int(match[1]) for match in names if match))
-
-    def _read_entries(self, line: str, numbers: Sequence[int]) -> tuple[Entry, ...]:
-        keys = [_entry_key(line, number) for number in numbers]
-        entries = tuple(
-            parse_entry(data, f"{self.storage.root}/{key}") for key, data in zip(keys, self._read(keys), strict=True)
-        )
-        for entry, number, key in zip(entries, numbers, keys, strict=True):
-            if (entry.line, entry.version) != (line, number):
-                raise RegistryError(
-                    f"{self.storage.root}/{key}: want the entry of line {line} version {number}, found that of line "
-                    f"{entry.line} version {entry.version}; restore this object from a backup"
-                )
-        return entries
-
-    def _read_versions(self, line: str, numbers: Sequence[int]) -> tuple[ModelVersion, ...]:
-        events = self._read_events(line, numbers)
-        return tuple(_to_version(entry, events[entry.version]) for entry in self._read_entries(line, numbers))
-
-    def _read_events(self, line: str, numbers: Sequence[int]) -> dict[int, tuple[StatusChange, ...]]:
-        prefix = f"registry/{line}/" if len(numbers) != 1 else f"registry/{line}/{numbers[0]:06d}/events/"
-        keys: dict[int, dict[int, str]] = {number: {} for number in numbers}
-        for key in self.storage.list(prefix):
-            match = re.fullmatch(r"registry/[^/]+/(\d{6,})/events/(\d{4,})\.json", key)
-            if match and int(match[1]) in keys:
-                keys[int(match[1])][int(match[2])] = key
-        for number, found in keys.items():
-            if sorted(found) != list(range(1, len(found) + 1)):
-                raise RegistryError(
-                    f"{self.storage.root}/registry/{line}/{number:06d}/events: want decisions 1 to {max(found)}, "
-                    f"found {sorted(found)}; restore the missing objects from a backup"
-                )
-        ordered = [(number, keys[number][event]) for number in numbers for event in sorted(keys[number])]
-        events: dict[int, tuple[StatusChange, ...]] = dict.fromkeys(numbers, ())
-        for (number, key), data in zip(ordered, self._read([key for _, key in ordered]), strict=True):
-            events[number] += (parse_event(data, f"{self.storage.root}/{key}"),)
-        return events
-
-    def _read(self, keys: Sequence[str]) -> tuple[bytes, ...]:
-        with ThreadPoolExecutor(READERS) as pool:
-            return tuple(pool.map(self.storage.read, keys))
-
     def _describe_missing(self, line: str, version: int) -> str:
-        numbers = self._numbers(line)
+        numbers = list_numbers(self.storage, line)
         if numbers:
             return (
                 f"line {line}: want version {version}, found versions {numbers[0]} to {numbers[-1]} in "
@@ -260,30 +219,6 @@ def file_sha256(path: Path) -> str:
     """Sha256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _entry_key(line: str, version: int) -> str:
-    return f"registry/{line}/{version:06d}.json"
-
-
-def _event_key(line: str, version: int, number: int) -> str:
-    return f"registry/{line}/{version:06d}/events/{number:04d}.json"
-
-
-def _to_version(entry: Entry, history: tuple[StatusChange, ...]) -> ModelVersion:
-    return ModelVersion(
-        line=entry.line,
-        version=entry.version,
-        status=history[-1].status if history else "pending",
-        archive=entry.archive,
-        archive_sha256=entry.archive_sha256,
-        contract_version=entry.contract_version,
-        created_at=entry.created_at,
-        metrics=entry.metrics,
-        lineage=entry.lineage,
-        tags=entry.tags,
-        history=history,
-    )
 
 
 def _check_reference(package: PackageReference) -> None:
