@@ -53,7 +53,7 @@ class _File:
 def find_images(root: Path) -> list[Labelled]:
     """Find the images below a folder and read their labels from their paths.
 
-    Hidden files are left out and counted; other files without a place in the layout are listed in the log.
+    What is left out is said in the log: how many hidden files, which other files, which images have no label.
 
     Returns:
         Sorted by uri.
@@ -68,19 +68,22 @@ def find_images(root: Path) -> list[Labelled]:
         raise DataError(f"{root}: no images here; {WANTED}; found {found}")
     divided = _is_divided(images, root)
     masks = {file.uri for file in images if _is_mask(file.uri, divided)}
-    labelled, ignored = [], [file.uri for file in files if PurePosixPath(file.uri).suffix.lower() not in SUFFIXES]
+    others = [file.uri for file in files if PurePosixPath(file.uri).suffix.lower() not in SUFFIXES]
+    labelled, unlabelled = [], []
     for file in images:
         if file.uri in masks:
             continue
         item = _label(file, divided, masks)
         if item is None:
-            ignored.append(file.uri)
+            unlabelled.append(file.uri)
         else:
             labelled.append(item)
     if not labelled:
-        raise DataError(f"{root}: no layout that is known here; {WANTED}; found {shown(ignored)}")
-    if ignored:
-        _log.warning("event=files_ignored count=%d files=%s", len(ignored), shown(ignored))
+        raise DataError(f"{root}: no layout that is known here; {WANTED}; found {shown(unlabelled)}")
+    if unlabelled:
+        _log.warning("event=images_without_label_ignored count=%d files=%s", len(unlabelled), shown(unlabelled))
+    if others:
+        _log.info("event=other_files_ignored count=%d files=%s", len(others), shown(others))
     unused = masks - {item.mask for item in labelled}
     if unused:
         _log.warning("event=masks_without_image count=%d files=%s", len(unused), shown(sorted(unused)))
