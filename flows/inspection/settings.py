@@ -5,28 +5,22 @@ the key, what was wanted and what was found.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from edge.contract import InputContract, Roi
 from inspection.errors import SettingsError
+from inspection.settings_faults import describe_fault, find_faults, name_type
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-STORAGE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|(?![A-Za-z0-9+]*:/).*")
-# What lines share below the storage root, where each line has a prefix of its own
-RESERVED_NAMES = frozenset({"cache", "checkpoints", "datasets", "packages", "registry"})
-TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -210,10 +204,14 @@ def parse_settings(document: Mapping[str, Any], where: str) -> Settings:
         SettingsError: an unknown key, a wrong type, a value out of range; every fault is named.
     """
     try:
-        settings = TypeAdapter(Settings).validate_json(json.dumps(dict(document), default=_name_type))
+        settings = TypeAdapter(Settings).validate_json(json.dumps(dict(document), default=name_type))
     except ValidationError as error:
-        raise SettingsError(f"{where}: " + "; ".join(_describe(fault) for fault in error.errors())) from None
-    _check_across(settings, where)
+        raise SettingsError(
+            f"{where}: " + "; ".join(describe_fault(fault, Settings) for fault in error.errors())
+        ) from None
+    faults = find_faults(settings)
+    if faults:
+        raise SettingsError(f"{where}: " + "; ".join(faults))
     return settings
 
 
@@ -274,90 +272,3 @@ def parse_toml(text: str, where: str = "line settings") -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{where}: not valid TOML: {error}") from None
-
-
-def _name_type(value: Any) -> dict[str, str]:
-    """A TOML date or time, which no setting is, as something that no setting accepts."""
-    return {type(value).__name__: str(value)}
-
-
-def _describe(fault: Any) -> str:
-    loc = [str(part) for part in fault["loc"] if not isinstance(part, int)] or ["file"]
-    *sections, key = loc
-    index = "".join(f"[{part}]" for part in fault["loc"] if isinstance(part, int))
-    place = f"[{'.'.join(sections)}] {key}{index}" if sections else f"[{key}]"
-    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        close = difflib.get_close_matches(key, _keys_of(sections), n=1)
-        hint = f"did you mean {close[0]}?" if close else "remove it."
-        return (
-            f"{place}: unknown key, found {fault['input']!r}; {hint} See flows/lines/line.toml for the keys there are"
-        )
-    if fault["type"] in ("missing", "missing_argument"):
-        return f"{place}: want a value, found none; see flows/lines/line.toml"
-    wanted = fault["msg"]
-    for technical, plain in (
-        (r"^Input should be (?=greater|less)", "want a value "),
-        (r"^Input should be ", "want "),
-        (r"^(?:String|List) should have ", "want "),
-        (r" after validation, not \d+$", ""),
-        (r"\ba valid integer$", "a whole number"),
-        (r"\ba valid number$", "a number"),
-        (r"\ba valid string$", "text in quotes"),
-        (r"\ba valid boolean$", "true or false"),
-        (r"\ba valid (?:list|array)$", "a list"),
-        (r"\ban object$", "a section with keys"),
-    ):
-        wanted = re.sub(technical, plain, wanted)
-    return f"{place}: {wanted}, found {fault['input']!r}"
-
-
-def _keys_of(sections: list[str]) -> list[str]:
-    """The keys that a section may have."""
-    kind: Any = Settings
-    for section in sections:
-        kind = get_type_hints(kind)[section]
-    return [entry.name for entry in dataclasses.fields(kind)]
-
-
-def _check_across(settings: Settings, where: str) -> None:
-    """Check what a single field cannot show."""
-    faults = []
-    if not LINE_NAME.fullmatch(settings.line.name):
-        faults.append(
-            f"[line] name: want 1-32 of a-z, 0-9 and hyphens, no hyphen at either end, found {settings.line.name!r}"
-        )
-    if settings.line.name in RESERVED_NAMES:
-        faults.append(
-            f"[line] name: want none of {sorted(RESERVED_NAMES)}, which all lines share, found {settings.line.name!r}"
-        )
-    if not TOPIC_ROOT.fullmatch(settings.line.topic_root):
-        faults.append(f"[line] topic_root: want names joined by '/', found {settings.line.topic_root!r}")
-    if not STORAGE.fullmatch(settings.line.storage):
-        faults.append(f"[line] storage: want a folder or s3://bucket/prefix, found {settings.line.storage!r}")
-    held_out = (settings.data.calibration_fraction, settings.data.holdout_fraction)
-    if sum(held_out) > 0.8:
-        faults.append(
-            "[data] calibration_fraction + holdout_fraction: want at most 0.8 together, so that training keeps a "
-            f"fifth, found {held_out[0]} + {held_out[1]}"
-        )
-    try:
-        pattern = re.compile(settings.data.group_pattern)
-        if settings.data.group_pattern and pattern.groups < 1:
-            faults.append(
-                "[data] group_pattern: want a group in parentheses that names the part or lot, "
-                f"found none in {settings.data.group_pattern!r}"
-            )
-    except re.error as error:
-        faults.append(
-            f"[data] group_pattern: want a regular expression, found {settings.data.group_pattern!r} ({error})"
-        )
-    roi = settings.input.roi
-    if roi and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
-        faults.append(f"[input] roi: want [left, top, width, height] in px, found {roi}")
-    if sorted(settings.operating_point.priority) != ["escape", "overkill", "review"]:
-        faults.append(
-            "[operating_point] priority: want each of escape, overkill, review once, "
-            f"found {settings.operating_point.priority}"
-        )
-    if faults:
-        raise SettingsError(f"{where}: " + "; ".join(faults))

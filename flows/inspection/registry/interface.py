@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from inspection.errors import RegistryError
-from inspection.settings import LINE_NAME
+from inspection.settings_faults import LINE_NAME
 
 Status = Literal["pending", "approved", "rejected", "rolled-back"]
 STATUSES: tuple[Status, ...] = get_args(Status)
