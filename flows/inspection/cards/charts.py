@@ -157,12 +157,12 @@ def draw_scores(evaluation: Evaluation, report: OperatingPointReport) -> Figure:
     edges = np.array(histogram.edges)
     figure, axes = make_axes(3.2)
     for counts, colour, name in ((histogram.good, GOOD, "good parts"), (histogram.bad, BAD, "bad parts")):
-        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.35)
+        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.45)
         axes.stairs(counts, edges, color=colour, linewidth=1.6, label=name)
     low, high = min(edges[0], point.lower), max(edges[-1], point.upper)
     margin = 0.03 * (high - low)
     axes.set_xlim(low - margin, high + margin)
-    axes.axvspan(point.lower, point.upper, color=REVIEW, alpha=0.35, linewidth=0)
+    axes.axvspan(point.lower, point.upper, color=REVIEW, alpha=0.3, linewidth=0, zorder=0)
     for threshold in {point.lower, point.upper}:
         axes.axvline(threshold, color=INK, linewidth=1.5, linestyle="--")
     top = axes.get_ylim()[1]

@@ -87,7 +87,6 @@ def draw_counts(snapshot: "Snapshot") -> Figure:
             left=good,
             color=BAD,
             height=0.62,
-            hatch="//",
             edgecolor="white",
             label="bad" if place == 0 else None,
         )

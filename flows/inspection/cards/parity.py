@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from metaflow.cards import Markdown, MetaflowCardComponent
 
-from inspection.cards.style import make_table, to_thumbnail
+from inspection.cards.style import make_grid, make_table
 from inspection.decision.explanation import percent
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def parity_components(
         names: of the source pictures; their numbers when not given.
     """
     components: list[MetaflowCardComponent] = [
-        Markdown(f"## What ships: the {gate.kind} model\n\n{gate.reason}."),
+        Markdown(f"## What ships: the {gate.kind} model\n\nWhy: {gate.reason}."),
         compare_reports(_reports(gate)),
         *show_flips(_reports(gate), gate.source_index, pictures, names),
     ]
@@ -48,7 +48,7 @@ def failed_parity_components(
 ) -> list[MetaflowCardComponent]:
     """The same when no converted model agrees and nothing ships."""
     components: list[MetaflowCardComponent] = [
-        Markdown(f"## ⛔ Nothing ships: no converted model agrees with the trained one\n\n{error}")
+        Markdown(f"## Nothing ships: no converted model agrees with the trained one\n\n{error}")
     ]
     if error.reports:
         components.append(compare_reports(error.reports))
@@ -95,18 +95,19 @@ def show_flips(
     """Pictures that lie on the other side of the trained model's threshold; nothing when none does."""
     if source_index is None:
         return []
-    rows = []
+    shown: dict[tuple[str, int], str] = {}
     for one in reports:
         for index in _shown(one):
             source = int(source_index[index])
-            name = names[source] if names is not None else f"picture {source} of the training images"
-            rows.append([to_thumbnail(pictures[source]) if source in pictures else "", f"`{name}`", one.kind])
-    if not rows:
+            name = names[source] if names is not None else f"training picture {source}"
+            shown[one.kind, source] = f"{one.kind}: {name}"
+    if not shown:
         return [Markdown("No picture changed sides.")]
-    return [
-        Markdown("**Pictures that changed sides**, the largest difference first (a varied copy shows its original):"),
-        make_table(["picture", "file", "model"], rows),
-    ]
+    pictured = [(name, pictures[source]) for (_, source), name in shown.items() if source in pictures]
+    text = "**Pictures that changed sides**, the largest difference first; a varied copy is shown by its original."
+    if not pictured:
+        return [Markdown(text), Markdown("\n".join(f"- {name}" for name in shown.values()))]
+    return [Markdown(text), make_grid(pictured)]
 
 
 def show_devices(devices: Mapping[str, Mapping[str, Any]]) -> MetaflowCardComponent:

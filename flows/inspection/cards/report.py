@@ -18,16 +18,20 @@ from inspection.cards.evidence import (
     describe_types,
 )
 from inspection.cards.parity import parity_components
-from inspection.cards.style import make_table, show_estimate, show_rate, to_picture, to_thumbnail
+from inspection.cards.style import make_grid, make_table, show_estimate, show_rate, to_picture
 from inspection.decision.evaluation import Evaluation
 from inspection.decision.explanation import percent
-from inspection.decision.promise import OperatingPointReport
+from inspection.decision.promise import OperatingPointReport, Promise
 
 if TYPE_CHECKING:
     from inspection.export.parity import ParityGate
     from inspection.model.selection import RecipeChoice
 
 CASES_SHOWN = 12
+NO_OVERLAP = (
+    " The classes do not overlap on these images, so that the intervals have no width: they cannot show what other "
+    "images would do."
+)
 
 
 def pictures_wanted(evaluation: Evaluation) -> list[int]:
@@ -57,8 +61,8 @@ def report_components(
         title: names the line and the version.
         parity: which artifact ships, and how it agrees with the trained model.
         parity_pictures: uint8 [H, W, 3] by source picture, for `inspection.cards.parity.pictures_wanted`.
-        threshold_pictures: name and picture of the calibration images that hold the thresholds (`setting_lower`,
-            `setting_upper` of the report).
+        threshold_pictures: name and picture, uint8 [H, W, 3], of the calibration images that hold the thresholds
+            (`setting_lower`, `setting_upper` of the report).
         recipe: how the recipes compared.
         dataset: `inspection.cards.dataset.dataset_components` of the snapshot.
         provenance: name to value, for whoever must repeat this.
@@ -89,29 +93,31 @@ def describe_verdict(evaluation: Evaluation, report: OperatingPointReport) -> li
     defects = 1000 * report.expected_defect_rate
     if not report.autonomous:
         headline = (
-            f"## ⛔ Not autonomous: about {percent(report.review_rate)} of the parts would go to review\n\n"
-            "This model sorts parts for people; it must not be left to decide alone."
+            f"## Verdict: NOT autonomous, about {percent(report.review_rate)} of the parts would go to review\n\n"
+            "This model sorts parts for people; it must not be left to decide alone. The scores of good and bad parts "
+            "overlap too much for the limits in the settings: see below which images hold the thresholds, and what "
+            "another limit would cost."
         )
     elif contradicts_promise(evaluation, report):
         headline = (
-            "## ⚠️ The holdout contradicts the promise\n\n"
+            "## Verdict: the holdout contradicts the promise\n\n"
             "More parts were judged wrongly on the holdout than the calibration set let expect. The two sets differ: "
             "look at the lots and the mistakes below before this model is approved."
         )
     elif report.gave_way:
         names = {"escape": "escapes", "overkill": "false alarms", "review": "reviews"}
         lost = " and on ".join(names[one.limit] for one in report.gave_way)
-        headline = f"## ⚠️ Works on its own, but the limit on {lost} is not kept for certain\n\n" + "\n".join(
+        headline = f"## Verdict: works on its own, but the limit on {lost} is not kept for certain\n\n" + "\n".join(
             f"- {names[one.limit]}: asked for at most {percent(one.asked)}, got **{percent(one.got)}**: {one.why}"
             for one in report.gave_way
         )
     else:
-        headline = "## ✅ Works on its own, within all limits of the settings"
+        headline = "## Verdict: works on its own, within all limits of the settings"
     predicted = evaluation.per_thousand
     rows = [
-        ["bad parts that pass (escapes)", show_estimate(predicted["escapes"], 2)],
-        ["good parts that fail (false alarms)", show_estimate(predicted["false_alarms"], 1)],
-        ["parts that go to review", show_estimate(predicted["reviews"], 1)],
+        ["bad parts that pass (escapes)", show_estimate(predicted["escapes"], ".3g")],
+        ["good parts that fail (false alarms)", show_estimate(predicted["false_alarms"], ".3g")],
+        ["parts that go to review", show_estimate(predicted["reviews"], ".3g")],
     ]
     promise = (
         f"**Promised with {percent(report.escape.confidence)} confidence:** at most "
@@ -142,20 +148,11 @@ def _describe_promises(
             f"**{percent(promise.rate)}**",
             percent(promise.expected_rate),
             show_rate(measured),
-            "yes" if promise.kept else f"**no**, {promise.groups_missing} more {label} needed",
-        ]
-        if not promise.moved
-        else [
-            name,
-            percent(promise.limit),
-            f"**{percent(promise.rate)}**",
-            percent(promise.expected_rate),
-            show_rate(measured),
-            "**no**, gave way to the limit on reviews",
+            _say_whether_kept(promise, label),
         ]
         for name, label, promise, measured in (
-            ("escapes", "bad groups", report.escape, evaluation.rates.escape),
-            ("false alarms", "good groups", report.overkill, evaluation.rates.overkill),
+            ("escapes", "bad", report.escape, evaluation.rates.escape),
+            ("false alarms", "good", report.overkill, evaluation.rates.overkill),
         )
     ]
     reviews = evaluation.per_thousand["reviews"]
@@ -174,7 +171,7 @@ def _describe_promises(
         Markdown("## What is promised, and what was measured"),
         to_picture(draw_rates(evaluation, report)),
         make_table(
-            ["", "limit", "promised, at most", "on average, at most", "measured on the holdout", "limit proven"], rows
+            ["", "limit", "promised, at most", "on average, at most", "measured on the holdout", "limit kept"], rows
         ),
         Markdown(report.text),
     ]
@@ -182,9 +179,7 @@ def _describe_promises(
         components.append(
             Markdown("**The calibration images that hold the thresholds.** A wrong label here is costly.")
         )
-        components.append(
-            make_table(["image", "picture"], [[name, to_thumbnail(one)] for name, one in threshold_pictures])
-        )
+        components.append(make_grid(threshold_pictures))
     if len(report.choices) > 1:
         choices = [
             [str(one.escapes), percent(one.escape_bound), f"{one.lower:.3f}", percent(one.review_rate)]
@@ -202,6 +197,15 @@ def _describe_promises(
     return components
 
 
+def _say_whether_kept(promise: Promise, label: str) -> str:
+    if promise.kept:
+        return "yes, proven"
+    if promise.moved:
+        return "**no**, gave way to the limit on reviews"
+    unit = "parts" if promise.one_image_each else "groups"
+    return f"**not proven**, {promise.groups_missing} more {label} {unit} needed"
+
+
 def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> list[MetaflowCardComponent]:
     confusion, rates, resolved = evaluation.confusion, evaluation.rates, evaluation.resolved
     components: list[MetaflowCardComponent] = [
@@ -210,6 +214,8 @@ def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> l
             f"{evaluation.images} images in {evaluation.groups} independent groups: {evaluation.good} good, "
             f"{evaluation.bad} bad. AUROC {show_estimate(evaluation.auroc)}: how surely a bad part scores above a good "
             f"one. Average precision {show_estimate(evaluation.average_precision)}."
+            + NO_OVERLAP
+            * (evaluation.auroc.low == evaluation.auroc.high)
         ),
         to_picture(draw_scores(evaluation, report)),
         make_table(

@@ -32,6 +32,7 @@ VERDICT_COLOURS = {"pass": PASS, "review": REVIEW, "fail": FAIL}
 DOTS_PER_INCH = 110
 WIDTH_IN = 9.0
 THUMBNAIL_PX = 176
+GRID_WIDTH = 4  # pictures side by side
 
 
 def make_axes(height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
@@ -69,7 +70,7 @@ def to_thumbnail(pixels: np.ndarray, label: str | None = None, side_px: int = TH
     scale = side_px / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     stream = io.BytesIO()
-    picture.resize(size, Image.Resampling.BILINEAR).save(stream, "PNG", optimize=True)
+    picture.resize(size, Image.Resampling.BILINEAR).save(stream, "PNG")
     return CardImage(src=stream.getvalue(), label=label)
 
 
@@ -93,6 +94,18 @@ def show_count(rate: Rate) -> str:
     return f"{rate.count} of {rate.total}"
 
 
-def show_estimate(estimate: Estimate, digits: int = 3) -> str:
+def show_estimate(estimate: Estimate, form: str = ".3f") -> str:
     """A figure with its interval as text."""
-    return f"**{estimate.value:.{digits}f}** ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+    return f"**{estimate.value:{form}}** ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
+def make_grid(pictures: Sequence[tuple[str, np.ndarray]]) -> Table:
+    """Named pictures side by side.
+
+    Args:
+        pictures: name and uint8 [H, W, 3].
+    """
+    cells: list[object] = [to_thumbnail(pixels, name) for name, pixels in pictures]
+    width = min(GRID_WIDTH, len(cells))
+    cells += [""] * (-len(cells) % width)
+    return make_table([""] * width, [cells[start : start + width] for start in range(0, len(cells), width)])

@@ -31,7 +31,8 @@ def _describe_autonomy(report: OperatingPointReport) -> str:
     return (
         f"**NOT AUTONOMOUS: this model would send {percent(report.review_rate)} of all parts to review, more than "
         f"{percent(MOST_REVIEWED)}. It sorts parts for people; it does not decide in their place.** "
-        "Look first at the pictures that hold the thresholds: one wrong label can do this."
+        "Look first at the images that hold the thresholds, one wrong label can do this; then add training images, or "
+        "let another limit give way with `priority`."
     )
 
 
