@@ -123,6 +123,7 @@ class JpegAgreement:
     images: int
     agreement: float  # share with the same verdict
     agreement_lower: float  # one-sided Clopper-Pearson bound at `confidence`
+    agreement_upper: float  # likewise; below the limit, chance does not explain what was found
     confidence: float
     max_abs_difference: float  # of the scores, logits
     differing: tuple[int, ...]  # indices of images with two verdicts
@@ -151,6 +152,7 @@ def jpeg_agreement(
         images=len(raw),
         agreement=1 - rate,
         agreement_lower=1 - upper_bound(len(differing), len(raw), confidence),
+        agreement_upper=upper_bound(len(raw) - len(differing), len(raw), confidence),
         confidence=confidence,
         max_abs_difference=float(np.abs(np.asarray(raw_scores) - jpeg_scores).max()),
         differing=differing,
@@ -206,16 +208,28 @@ def _bootstrap(
 ) -> tuple[float, float]:
     """Interval of the AUROC loss: sources are drawn with replacement, good and bad apart, both models see the same."""
     generator = np.random.default_rng(seed)
-    order = np.argsort(source, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(source[order])) + 1)
-    classes = [[group for group in members if is_bad[group[0]] == label] for label in (False, True)]
+    _, source = np.unique(source, return_inverse=True)
+    bad_source = np.zeros(source.max() + 1, bool)
+    bad_source[source[is_bad]] = True
+    places = [np.unique(scores, return_inverse=True)[1] for scores in (trained, converted)]
     losses = []
     for _ in range(RESAMPLES):
-        drawn = [groups[index] for groups in classes for index in generator.integers(0, len(groups), len(groups))]
-        rows = np.concatenate(drawn)
-        losses.append(auroc(trained[rows], is_bad[rows]) - auroc(converted[rows], is_bad[rows]))
+        times = np.zeros(len(bad_source))  # that each source was drawn
+        for members in (np.flatnonzero(bad_source), np.flatnonzero(~bad_source)):
+            drawn = members[generator.integers(0, len(members), len(members))]
+            times += np.bincount(drawn, minlength=len(times))
+        weights = times[source]
+        losses.append(_weighted_auroc(places[0], is_bad, weights) - _weighted_auroc(places[1], is_bad, weights))
     low, high = np.quantile(losses, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _weighted_auroc(place: np.ndarray, is_bad: np.ndarray, weights: np.ndarray) -> float:
+    """`auroc` of images that count `weights` times; `place` is the rank of their score among the different ones."""
+    bad = np.bincount(place, weights=weights * is_bad)
+    good = np.bincount(place, weights=weights * ~is_bad)
+    below = np.cumsum(good) - good
+    return float((bad * (below + good / 2)).sum() / (bad.sum() * good.sum()))
 
 
 def _faults(measured: dict[str, float], settings: ExportSettings) -> tuple[str, ...]:

@@ -54,7 +54,6 @@ def convert_to_float(model: Any, size: tuple[int, ...], path: Path) -> None:
     Raises:
         ConversionError: the model gives something else than a score, or a score and type logits.
     """
-    import litert_torch
     import torch
 
     sample = torch.zeros(1, *size, 3)
@@ -63,6 +62,8 @@ def convert_to_float(model: Any, size: tuple[int, ...], path: Path) -> None:
     shapes = [tuple(output.shape) for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
     if shapes[0] != (1, 1) or len(shapes) > 2 or any(len(shape) != 2 for shape in shapes):
         raise ConversionError(f"model: want outputs [1, 1] or [1, 1] and [1, T], found {shapes}")
+    import litert_torch  # only now: it takes seconds
+
     litert_torch.convert(model, (sample,)).export(str(path))
 
 

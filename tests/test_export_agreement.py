@@ -1,0 +1,123 @@
+"""How far two sets of scores agree: known answers."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from edge.contract import OperatingPoint
+from inspection.errors import ParityError
+from inspection.export.agreement import auroc, best_threshold, check_parity, jpeg_agreement, upper_bound
+from inspection.settings import ExportSettings
+
+SETTINGS = ExportSettings()
+GENERATOR = np.random.default_rng(0)
+IS_BAD = np.arange(1000) % 2 == 1
+TRAINED = GENERATOR.normal(0, 1, 1000) + 3 * IS_BAD
+
+
+def test_same_scores_agree_in_everything() -> None:
+    report = check_parity(TRAINED, TRAINED, IS_BAD, SETTINGS, "float32")
+    assert report.passed
+    assert (report.faults, report.flips, report.auroc_loss, report.max_abs_difference) == ((), 0, 0.0, 0.0)
+    assert report.correlation == pytest.approx(1)
+    assert report.auroc_loss_interval == (0.0, 0.0)
+    assert report.flip_rate_upper == pytest.approx(1 - 0.05 ** (1 / 1000))  # the rule of three
+    assert "agrees with the trained model on 100.00% of 1000 images" in report.summary()
+
+
+def test_flips_are_counted_at_the_trained_models_threshold_and_named_worst_first() -> None:
+    converted = TRAINED.copy()
+    threshold = best_threshold(TRAINED, IS_BAD)
+    near, far = (int(index) for index in np.argsort(np.abs(TRAINED - threshold))[[5, 400]])
+    for index in (near, far):
+        converted[index] = 2 * threshold - TRAINED[index]
+    report = check_parity(TRAINED, converted, IS_BAD, SETTINGS, "int8")
+    assert report.flipped == (far, near)
+    assert report.flip_rate == 0.002
+    assert report.passed
+
+
+@pytest.mark.parametrize(
+    ("converted", "fault"),
+    [
+        (TRAINED + 3 * (np.arange(1000) % 50 == 0), "flips"),
+        (TRAINED + GENERATOR.normal(0, 1, 1000), "correlation"),
+        (TRAINED - 2 * IS_BAD, "AUROC loss"),
+        (np.zeros(1000), "correlation"),
+    ],
+    ids=["some far off", "noise", "shifted class", "constant"],
+)
+def test_each_limit_that_is_broken_is_told(converted: np.ndarray, fault: str) -> None:
+    report = check_parity(TRAINED, converted, IS_BAD, SETTINGS, "int8")
+    assert not report.passed
+    assert any(text.startswith(fault) for text in report.faults)
+
+
+def test_limits_come_from_the_settings() -> None:
+    converted = TRAINED + GENERATOR.normal(0, 0.5, 1000)
+    strict = check_parity(TRAINED, converted, IS_BAD, SETTINGS, "int8")
+    wide = ExportSettings(max_auroc_loss=0.2, max_flip_rate=0.2, min_correlation=0.5)
+    assert not strict.passed
+    assert check_parity(TRAINED, converted, IS_BAD, wide, "int8").passed
+
+
+def test_interval_of_the_loss_holds_the_loss_and_widens_when_copies_share_a_source() -> None:
+    converted = TRAINED + GENERATOR.normal(0, 0.7, 1000)
+    alone = check_parity(TRAINED, converted, IS_BAD, SETTINGS, "int8")
+    low, high = alone.auroc_loss_interval
+    assert low < alone.auroc_loss < high
+    # Ten exact copies of each of the first hundred images tell no more than those hundred.
+    source = np.tile(np.arange(100), 10)
+    copied = check_parity(TRAINED[source], converted[source], IS_BAD[source], SETTINGS, "int8", source)
+    hundred = check_parity(TRAINED[:100], converted[:100], IS_BAD[:100], SETTINGS, "int8")
+    assert copied.sources == 100
+    width, want = (np.diff(report.auroc_loss_interval)[0] for report in (copied, hundred))
+    assert width == pytest.approx(want, rel=0.2)
+
+
+def test_one_class_alone_cannot_be_compared() -> None:
+    with pytest.raises(ParityError, match="want good and bad images, found 0 bad of 3"):
+        check_parity(TRAINED[:3], TRAINED[:3], np.zeros(3, bool), SETTINGS, "int8")
+
+
+@pytest.mark.parametrize(
+    ("scores", "is_bad", "want"),
+    [
+        ([0, 1, 2, 9, 10], [0, 0, 0, 1, 1], 5.5),  # the middle of the gap
+        ([0, 1, 2, 3], [0, 1, 0, 1], 0.5),  # two cuts are equally good, 0.5 and 2.5: gaps are equal, the lower one
+        ([1, 1, 1], [0, 1, 0], 1.0),  # nothing to tell apart
+    ],
+)
+def test_best_threshold_separates_best(scores: list[float], is_bad: list[int], want: float) -> None:
+    assert best_threshold(np.array(scores, float), np.array(is_bad, bool)) == want
+
+
+def test_auroc_counts_ties_half() -> None:
+    assert auroc(np.array([0.0, 1.0, 1.0, 2.0]), np.array([False, False, True, True])) == 0.875
+
+
+@pytest.mark.parametrize("events", [0, 3, 40])
+def test_upper_bound_is_clopper_and_pearsons(events: int) -> None:
+    want = binomtest(events, 40).proportion_ci(0.90, method="exact").high  # two-sided 90 % = one-sided 95 %
+    assert upper_bound(events, 40, 0.95) == pytest.approx(1.0 if events == 40 else want)
+
+
+def test_jpeg_gate_allows_one_in_two_hundred_verdicts_to_differ() -> None:
+    point = OperatingPoint("op", lower=-1.0, upper=1.0)
+    raw = np.linspace(-5, 5, 400)
+    jpeg = raw.copy()
+    jpeg[:2] = 0.0  # pass becomes review
+    report = jpeg_agreement(raw, jpeg, point)
+    assert report.passed
+    assert report.differing == (0, 1)
+    assert report.agreement == 0.995
+    assert report.agreement_lower < 0.995
+    jpeg[2] = 9.0
+    assert not jpeg_agreement(raw, jpeg, point).passed
+
+
+def test_difference_of_scores_without_another_verdict_does_not_count() -> None:
+    point = OperatingPoint("op", lower=-1.0, upper=1.0)
+    report = jpeg_agreement(np.array([-5.0, 5.0]), np.array([-2.0, 2.0]), point)
+    assert report.passed
+    assert report.max_abs_difference == 3.0
