@@ -21,12 +21,13 @@ OUTLINE = (255, 220, 0)  # RGB
 def draw_contact_sheet(images: int = 400, seed: int = 0) -> Image.Image:
     """Show parts of a sample; in a row, defects go from plain on the left to subtle on the right."""
     parts = plan_sample(images, seed)
+    lots = {number: draw_lot(seed, number) for number in {part.lot for part in parts}}
     rows = []
     for kind in (None, *DEFECT_TYPES):
         shown = sorted((part for part in parts if part.defect_type == kind), key=lambda part: -part.severity)
         tiles = []
         for index in np.linspace(0, len(shown) - 1, COLUMNS).astype(int):
-            picture, mask = render_part(shown[index], draw_lot(seed, shown[index].lot), seed)
+            picture, mask = render_part(shown[index], lots[shown[index].lot], seed)
             tiles.append(picture if mask is None else _outline(picture, mask))
         rows.append(np.hstack([np.asarray(Image.fromarray(tile).resize((TILE_PX, TILE_PX))) for tile in tiles]))
     return Image.fromarray(np.vstack(rows))

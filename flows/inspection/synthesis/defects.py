@@ -43,6 +43,7 @@ def scratch(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
         across = y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn)) - bend * along**2
         taper = np.clip((length / 2 - np.abs(along)) / (0.3 * length), 0, 1)
         core = np.exp(-((across / width) ** 2)) * taper
+        core[core < 1e-3] = 0
         height -= _grade(severity, 0.5, 1.1) * core
         bare = np.maximum(bare, _grade(severity, 0.6, 1.0) * core)
     return _on_metal(Damage(height=height, bare=bare), pose, bare > 0.12)
@@ -60,8 +61,9 @@ def dent(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     across = (y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn))) / radius
     distance = np.asarray(along * along + across * across)
     hollow = np.exp(-1.6 * distance) - 0.25 * np.exp(-3.0 * (np.sqrt(distance) - 1.15) ** 2)
+    hollow[np.abs(hollow) < 1e-3] = 0
     damage.height = -_grade(severity, 0.24, 0.5) * radius * hollow.astype(np.float32)
-    return _on_metal(damage, pose, distance < 1.0)
+    return _on_metal(damage, pose, np.abs(hollow) > 0.1)
 
 
 STAINS = ((0.3, 1.0, 2.0), (0.5, 0.9, 1.9), (1.0, 1.4, 2.0))  # rust, dried coolant, grease: red, green, blue
@@ -70,7 +72,7 @@ STAINS = ((0.3, 1.0, 2.0), (0.5, 0.9, 1.9), (1.0, 1.4, 2.0))  # rust, dried cool
 def stain(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     """Rust, dried coolant or grease: an uneven blot, darkest at its rim."""
     damage = Damage(film_colour=STAINS[rng.integers(len(STAINS))])
-    radius = _grade(severity, 12, 24) * rng.uniform(0.9, 1.1)
+    radius = _grade(severity, 13, 24) * rng.uniform(0.9, 1.1)
     x0, y0 = _place_on_face(pose, rng, 0.4 * radius)
     x = np.arange(SIZE_PX, dtype=np.float32)[None, :] - x0
     y = np.arange(SIZE_PX, dtype=np.float32)[:, None] - y0
@@ -79,7 +81,7 @@ def stain(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     inside = 1 - np.sqrt(x * x + y * y) / radius + 0.22 * gaussian_filter(lumps, 2.0)
     body = np.clip(inside / 0.12, 0, 1)
     rim = np.exp(-(((inside - 0.12) / 0.12) ** 2)) * body
-    damage.film = (_grade(severity, 0.5, 0.85) * (0.7 * body + 0.6 * rim)).astype(np.float32)
+    damage.film = (_grade(severity, 0.62, 0.9) * (0.7 * body + 0.6 * rim)).astype(np.float32)
     damage.matte = 0.35 * body
     return _on_metal(damage, pose, body > 0.3)
 

@@ -119,6 +119,7 @@ def _metal(lot: Lot, pose: Pose, damage: Damage, lamp: Array, rng: np.random.Gen
     if damage.height is not None:
         bump_y, bump_x = np.gradient(damage.height)
         glint = np.exp(-((bump_x + half[0] / half[2]) ** 2 + (bump_y + half[1] / half[2]) ** 2) / np.float32(0.012))
+        glint[(bump_x == 0) & (bump_y == 0)] = 0  # flat metal must not tell that there is a defect elsewhere
         slope_x += bump_x
         slope_y += bump_y
     tilt_x, tilt_y = half[0] + slope_x * half[2], half[1] + slope_y * half[2]
