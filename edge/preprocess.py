@@ -316,9 +316,12 @@ def _resize(region: Image.Image, plan: Plan, scale: int, contract: InputContract
     width, height = plan.region[2] - plan.region[0], plan.region[3] - plan.region[1]
     if plan.factor > scale:
         region = region.reduce(plan.factor // scale)
-    # A last column that stands for fewer original columns counts for that much less.
-    extent = (0.0, 0.0, width / plan.factor, height / plan.factor)
-    region = region.resize(plan.size, Image.Resampling.BILINEAR, box=extent)
+    # A last column that stands for fewer original columns counts for that much less. Columns first, then rows: in one
+    # call the order is Pillow's, which changed in version 13 and with it the rounding of tall pictures.
+    columns = plan.size[0]
+    box = (0.0, 0.0, width / plan.factor, float(region.height))
+    region = region.resize((columns, region.height), Image.Resampling.BILINEAR, box=box)
+    region = region.resize(plan.size, Image.Resampling.BILINEAR, box=(0.0, 0.0, float(columns), height / plan.factor))
     if plan.size != (contract.width, contract.height):
         canvas = Image.new(
             region.mode, (contract.width, contract.height), PADDING if region.mode == "L" else (PADDING,) * 3

@@ -22,6 +22,7 @@ from edge.preprocess import prepare_file
 GOLDEN = Path(__file__).with_name("golden")
 INPUT = InputContract(width=32, height=32)
 DEFECT_TYPES = ("scratch", "stain")
+SIZES = {"part-0.png": (32, 32), "part-1.png": (100, 80), "part-2.jpg": (128, 96), "part-3.png": (45, 67)}  # px
 SIGNATURE = "serving_default"
 
 
@@ -78,18 +79,21 @@ def main() -> None:
     litert_torch.convert(model.eval(), (torch.from_numpy(calibration[:1]),)).export(str(float_path))
     quantise(float_path, int8_path, calibration)
 
-    sizes = {"part-0.png": (32, 32), "part-1.png": (100, 80), "part-2.jpg": (128, 96), "part-3.png": (45, 67)}
-    for seed, (name, (width, height)) in enumerate(sizes.items()):
+    for seed, (name, (width, height)) in enumerate(SIZES.items()):
         Image.fromarray(picture(seed, width, height)).save(GOLDEN / name, quality=95)
+    write_scores()
+
+
+def write_scores() -> None:
+    """Score the pictures with both models."""
     known = {}
-    for kind, path in (("float32", float_path), ("int8", int8_path)):
-        detector = Detector(path, INPUT, DEFECT_TYPES)
+    for kind in ("float32", "int8"):
+        detector = Detector(GOLDEN / f"tiny_{kind}.tflite", INPUT, DEFECT_TYPES)
         known[kind] = {"score_step": detector.score_step, "pictures": {}}
-        for name in sizes:
+        for name in SIZES:
             detection = detector.detect(prepare_file((GOLDEN / name).read_bytes(), INPUT, name).pixels)
             known[kind]["pictures"][name] = {"score": detection.score, "type_logits": detection.type_logits.tolist()}
     (GOLDEN / "tiny_scores.json").write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(known, indent=2))
 
 
 def train(model: TinyClassifier, pictures: torch.Tensor) -> None:

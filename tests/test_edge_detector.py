@@ -36,8 +36,6 @@ def test_a_known_picture_gets_its_known_score(kind: str, name: str) -> None:
     assert detection.type_logits is not None
     assert detection.type_logits.dtype == np.float32
     np.testing.assert_allclose(detection.type_logits, known["type_logits"], atol=max(tolerance, 0.2))
-    if name == "part-0.png":  # of the input's size: no filter, so no difference between versions of Pillow
-        assert detection.score == pytest.approx(known["score"], abs=max(detector.score_step, 1e-4))
 
 
 def test_the_detector_says_what_it_runs() -> None:

@@ -1,9 +1,11 @@
 """The picture's way to the model's input: geometry, formats, and what is refused."""
 
+import hashlib
 import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from edge.errors import ContractError, ImageError
 from edge.preprocess import MAX_PIXELS, PADDING, decode_file, prepare_file, to_model_input
 
 MODES = ("squash", "letterbox", "center-crop")
+SAME_PIXELS = "6e24f884751557ca35a7b77961a5439f3258d6251f4f903db5afe763987f1096"  # sha256
 SQUARE = InputContract(width=32, height=32)
 
 
@@ -51,6 +54,17 @@ def test_a_raw_frame_and_its_png_give_the_same_pixels(width: int, height: int) -
         assert prepared.pixels.shape == (1, contract.height, contract.width, 3)
         assert (prepared.width_px, prepared.height_px) == (width, height)
         np.testing.assert_array_equal(prepared.pixels, to_model_input(frame, contract))
+
+
+def test_every_environment_gives_the_same_pixels() -> None:
+    """A cache made with one version of Pillow must hold what a device with another one computes."""
+    digest = hashlib.sha256()
+    generator = np.random.default_rng(0)
+    for width, height in ((160, 120), (120, 160), (45, 67), (67, 45), (500, 90), (90, 500), (30, 20)):
+        frame = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        for mode in MODES:
+            digest.update(to_model_input(frame, InputContract(32, 40, mode)).tobytes())
+    assert digest.hexdigest() == SAME_PIXELS
 
 
 @pytest.mark.parametrize(("width", "height"), [(1600, 1200), (1601, 1199), (643, 401), (300, 900), (101, 97)])
@@ -395,3 +409,15 @@ def test_a_frame_may_be_a_view() -> None:
     np.testing.assert_array_equal(
         to_model_input(bgr[::2, ::-1, ::-1], SQUARE), to_model_input(np.ascontiguousarray(bgr[::2, ::-1, ::-1]), SQUARE)
     )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("pattern", ["cookies/**/*.jpg", "aliens/**/*.png"])
+def test_real_pictures_and_their_jpegs_give_nearly_the_same_pixels(real_data: Path, pattern: str) -> None:
+    files = sorted(path for path in real_data.glob(pattern) if "mask" not in path.as_posix())[::12]
+    assert len(files) >= 5
+    for file in files:
+        frame = np.asarray(Image.open(file).convert("RGB"))
+        for contract in (InputContract(224, 224), InputContract(96, 96, "letterbox")):
+            pixels = prepare_file(encode(frame, "JPEG", quality=95), contract).pixels
+            assert difference(pixels, to_model_input(frame, contract)).mean() < 1.0, file
