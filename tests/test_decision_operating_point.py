@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -283,3 +284,19 @@ def test_random_scores_never_break_the_order_of_the_thresholds() -> None:
         assert priority[-1] == "review" or report.review_rate <= 0.10
         assert report.escape.rate >= report.calibration_rates["escape"].rate
         assert report.overkill.rate >= report.calibration_rates["overkill"].rate
+
+
+@pytest.mark.parametrize("last", ["escape", "overkill", "review"])
+def test_hundred_thousand_different_scores_take_no_minutes(last: str) -> None:
+    """Giving way looks at every level: it must not look at every pair of them."""
+    generator = np.random.default_rng(0)
+    is_bad = np.arange(100_000) % 10 == 0
+    scores = np.where(is_bad, 0.8, -0.8) + generator.normal(size=100_000)
+    priority = [name for name in ("escape", "overkill", "review") if name != last] + [last]
+    started = time.perf_counter()
+    report = choose_operating_point(
+        scores, is_bad, [str(index) for index in range(100_000)], OperatingPointSettings(priority=priority)
+    )
+    assert time.perf_counter() - started < 20
+    assert [lost.limit for lost in report.gave_way] == [last]
+    assert last == "review" or 0.099 < report.review_rate <= 0.1

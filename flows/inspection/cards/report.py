@@ -47,6 +47,7 @@ def report_components(
     title: str,
     parity: "ParityGate | None" = None,
     parity_pictures: Mapping[int, np.ndarray] | None = None,
+    parity_names: Sequence[str] | None = None,
     threshold_pictures: Sequence[tuple[str, np.ndarray]] = (),
     recipe: "RecipeChoice | None" = None,
     dataset: Sequence[MetaflowCardComponent] = (),
@@ -61,6 +62,7 @@ def report_components(
         title: names the line and the version.
         parity: which artifact ships, and how it agrees with the trained model.
         parity_pictures: uint8 [H, W, 3] by source picture, for `inspection.cards.parity.pictures_wanted`.
+        parity_names: of the source pictures; their numbers when not given.
         threshold_pictures: name and picture, uint8 [H, W, 3], of the calibration images that hold the thresholds
             (`setting_lower`, `setting_upper` of the report).
         recipe: how the recipes compared.
@@ -80,7 +82,7 @@ def report_components(
     components += describe_reliability(evaluation)
     components += describe_costs(evaluation, report)
     if parity is not None:
-        components += parity_components(parity, parity_pictures or {})
+        components += parity_components(parity, parity_pictures or {}, parity_names)
     if recipe is not None:
         components += describe_recipe(recipe)
     components += dataset
@@ -156,7 +158,7 @@ def _describe_promises(
         )
     ]
     reviews = evaluation.per_thousand["reviews"]
-    kept = report.review_rate <= report.max_review_rate
+    kept = all(one.limit != "review" for one in report.gave_way)
     rows.append(
         [
             "reviews",

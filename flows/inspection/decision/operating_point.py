@@ -38,6 +38,7 @@ from inspection.settings import OperatingPointSettings
 log = logging.getLogger(__name__)
 
 CHOICES_SHOWN = 6
+HOLDING_KEPT = 8  # images named as holding a threshold; ties can be many
 
 
 def choose_operating_point(
@@ -104,8 +105,8 @@ def choose_operating_point(
         calibration_rates=_measure_rates(scores, is_bad, groups, chosen),
         resolved_escape=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=True),
         resolved_overkill=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=False),
-        setting_lower=tuple(np.flatnonzero(is_bad & (scores == chosen.lower)).tolist()),
-        setting_upper=tuple(np.flatnonzero(~is_bad & (scores == chosen.upper)).tolist()),
+        setting_lower=tuple(np.flatnonzero(is_bad & (scores == chosen.lower))[:HOLDING_KEPT].tolist()),
+        setting_upper=tuple(np.flatnonzero(~is_bad & (scores == chosen.upper))[:HOLDING_KEPT].tolist()),
         choices=_list_choices(table, overkills, escape_confidence, settings),
         text="",
     )
@@ -136,7 +137,7 @@ def _confidence(settings: OperatingPointSettings, may_move: bool) -> float:
 def _keep_review_limit(table: ScoreTable, thresholds: Thresholds, settings: OperatingPointSettings) -> Thresholds:
     """Let the limit that comes last in `priority` give way when too many parts would go to review."""
     defect_rate, limit = settings.expected_defect_rate, settings.max_review_rate
-    if table.review_rate(thresholds, defect_rate) <= limit or settings.priority[-1] == "review":
+    if table.review_rate(thresholds, defect_rate) <= limit + SLACK or settings.priority[-1] == "review":
         return thresholds
     if settings.priority[-1] == "overkill":
         return narrow_from_above(table, thresholds, defect_rate, limit)
@@ -219,7 +220,7 @@ def _list_what_gave_way(
                 f"{promise.groups_needed} without a mistake can, {promise.groups_missing} are missing"
             )
         lost[name] = GaveWay(name, promise.limit, promise.rate, why)
-    if review_rate > settings.max_review_rate:
+    if review_rate > settings.max_review_rate + SLACK:
         why = "it comes last in priority, and the scores of good and bad parts overlap too much"
         lost["review"] = GaveWay("review", settings.max_review_rate, review_rate, why)
     return tuple(lost[name] for name in settings.priority if name in lost)
@@ -262,11 +263,10 @@ def _list_choices(
     table: ScoreTable, overkills: int, confidence: float, settings: OperatingPointSettings
 ) -> tuple[Choice, ...]:
     """What 0, 1, 2, … escapes on the calibration split would mean."""
+    allowed = np.unique(np.ceil(table.bad_passed[table.bad_images > 0] - SLACK)).astype(int)  # that move the threshold
     choices: list[Choice] = []
-    for escapes in range(table.bad_groups):
+    for escapes in allowed[:CHOICES_SHOWN].tolist():
         thresholds = without_crossing(table, table.lower_for(escapes), table.upper_for(overkills))
-        if choices and thresholds.lower == choices[-1].lower:
-            continue  # a tie: the same threshold under a weaker bound
         choices.append(
             Choice(
                 escapes=escapes,
@@ -276,6 +276,6 @@ def _list_choices(
                 review_rate=table.review_rate(thresholds, settings.expected_defect_rate),
             )
         )
-        if len(choices) == CHOICES_SHOWN or choices[-1].review_rate == 0:
+        if choices[-1].review_rate == 0:
             break  # without review, letting more bad parts through gains nothing
     return tuple(choices)

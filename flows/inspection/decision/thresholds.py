@@ -58,12 +58,15 @@ class ScoreTable:
         index = int(np.searchsorted(self.levels, upper, side="right")) - 1
         return float(self.good_failed[index]) if index >= 0 else float(self.good_groups)
 
+    def parts_at(self, defect_rate: float) -> np.ndarray:
+        """Share of all parts that score at each level when `defect_rate` of them are bad; float64 [L]."""
+        bad, good = self.bad_images / self.bad_images.sum(), self.good_images / self.good_images.sum()
+        return np.asarray(defect_rate * bad + (1 - defect_rate) * good)
+
     def review_rate(self, thresholds: Thresholds, defect_rate: float) -> float:
         """Share of all parts that go to review when `defect_rate` of them are bad."""
         inside = (self.levels >= thresholds.lower) & (self.levels <= thresholds.upper)
-        bad = self.bad_images[inside].sum() / self.bad_images.sum()
-        good = self.good_images[inside].sum() / self.good_images.sum()
-        return float(defect_rate * bad + (1 - defect_rate) * good)
+        return float(self.parts_at(defect_rate)[inside].sum())
 
     def cut_between(self, low: float, high: float) -> float:
         """A point in (low, high) that is no level, in the middle or as near to it as the levels allow."""
@@ -121,21 +124,21 @@ def without_crossing(table: ScoreTable, lower: float, upper: float) -> Threshold
 
 def narrow_from_above(table: ScoreTable, thresholds: Thresholds, defect_rate: float, limit: float) -> Thresholds:
     """Lower the upper threshold, as little as needed, until at most `limit` of the parts go to review."""
-    levels = table.levels[(table.levels >= thresholds.lower) & (table.levels <= thresholds.upper)]
-    for level in levels[::-1]:
-        candidate = Thresholds(thresholds.lower, float(level))
-        if table.review_rate(candidate, defect_rate) <= limit:
-            return candidate
+    inside = (table.levels >= thresholds.lower) & (table.levels <= thresholds.upper)
+    reviewed = np.cumsum(table.parts_at(defect_rate)[inside])  # with the upper threshold at each level
+    kept = np.flatnonzero(reviewed <= limit + SLACK)
+    if len(kept):
+        return Thresholds(thresholds.lower, float(table.levels[inside][kept[-1]]))
     point = table.cut_below(thresholds.lower)
     return Thresholds(point, point)
 
 
 def narrow_from_below(table: ScoreTable, thresholds: Thresholds, defect_rate: float, limit: float) -> Thresholds:
     """Raise the lower threshold, as little as needed, until at most `limit` of the parts go to review."""
-    levels = table.levels[(table.levels >= thresholds.lower) & (table.levels <= thresholds.upper)]
-    for level in levels:
-        candidate = Thresholds(float(level), thresholds.upper)
-        if table.review_rate(candidate, defect_rate) <= limit:
-            return candidate
+    inside = (table.levels >= thresholds.lower) & (table.levels <= thresholds.upper)
+    reviewed = np.cumsum(table.parts_at(defect_rate)[inside][::-1])[::-1]  # with the lower threshold at each level
+    kept = np.flatnonzero(reviewed <= limit + SLACK)
+    if len(kept):
+        return Thresholds(float(table.levels[inside][kept[0]]), thresholds.upper)
     point = table.cut_above(thresholds.upper)
     return Thresholds(point, point)
