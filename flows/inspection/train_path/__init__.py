@@ -1,0 +1,1 @@
+"""What the steps of the train path call: learning, proving, releasing."""

@@ -1,0 +1,213 @@
+"""The first half of the train path: from images to a trained model.
+
+Steps hand on keys and figures; images and models stay in storage.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inspection.dataset.cache import PixelCache
+from inspection.dataset.intake import prepare_dataset
+from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
+from inspection.errors import SettingsError
+from inspection.settings import Settings
+from inspection.storage import open_storage
+
+if TYPE_CHECKING:
+    from inspection.model.classifier import Scorer
+    from inspection.model.examples import TrainingSet
+    from inspection.model.progress import Epoch, ProgressCallback
+    from inspection.model.selection import CrossValidation, RecipeChoice
+
+log = logging.getLogger(__name__)
+
+
+class CachedPixels:
+    """Images of a snapshot, read from the cache only when asked for; uint8 [N, H, W, 3]."""
+
+    def __init__(self, settings: Settings, rows: Sequence[ImageRow]) -> None:
+        self._cache = open_cache(settings)
+        self._digests = [row.sha256 for row in rows]
+        self.shape = (len(rows), settings.input.height, settings.input.width, 3)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return self._cache.read([self._digests[index] for index in np.asarray(indices).ravel()])
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Where the trained model lies, and how it came about."""
+
+    key: str
+    recipe: str
+    defect_types: tuple[str, ...]  # those that the model can name; () = none
+    seconds: float
+    curves: "tuple[Epoch, ...]"
+    notes: tuple[str, ...]
+    figures: dict[str, float]
+
+
+def prepare(settings: Settings) -> Snapshot:
+    """Check the weights, then the images; decode, cache and divide them.
+
+    Raises:
+        TrainingError: the weights cannot be had.
+        SettingsError: no images are named.
+        DataError: the images cannot be learned from; the message names the files.
+    """
+    from inspection.model.backbones import check_weights
+
+    check_weights(settings.training)
+    return prepare_dataset(settings, find_images(settings), open_storage(settings.storage_root))
+
+
+def find_images(settings: Settings) -> str:
+    """Where the line's images are; the built-in sample is generated when it is meant and not there yet."""
+    source = settings.data.source
+    if not source:
+        raise SettingsError("[data] source: want a folder of images, found none; give it there or with --data FOLDER")
+    if source != "sample":
+        return source if "://" in source else str(Path(source).expanduser().resolve())
+    from inspection.sample import make_sample
+
+    data = settings.data
+    folder = sample_folder(settings) / f"{data.sample_images}-images-seed-{data.sample_seed}"
+    return str(make_sample(folder, data.sample_images, data.sample_seed))
+
+
+def sample_folder(settings: Settings) -> Path:
+    """Where the built-in sample's pictures are generated: always a folder of this machine."""
+    from inspection.settings import REPOSITORY
+
+    root = settings.storage_root
+    return (REPOSITORY / ".lineside" if "://" in root else Path(root)) / "sample"
+
+
+def count_images(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """Images by split and by label or defect type."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in snapshot.rows:
+        name = row.label if row.defect_type is None else f"{row.label}: {row.defect_type}"
+        split = counts.setdefault(row.split, {})
+        split[name] = split.get(name, 0) + 1
+    return counts
+
+
+def tags(settings: Settings, snapshot: Snapshot) -> list[str]:
+    """What runs are found by in the Metaflow UI."""
+    return [
+        f"line:{settings.line.name}",
+        f"snapshot:{snapshot.id[:12]}",
+        f"backbone:{settings.training.backbone}",
+        f"recipe:{settings.training.recipe}",
+    ]
+
+
+def recipes_to_compare(settings: Settings) -> list[str]:
+    """The recipes that the comparison step fans out over; a recipe of the settings' own goes alone."""
+    from inspection.model.training import recipes_to_compare
+
+    return recipes_to_compare(settings.training) or [settings.training.recipe]
+
+
+def compare_recipe(settings: Settings, snapshot_id: str, recipe: str) -> "CrossValidation | None":
+    """Cross-validate a recipe on the training part; None when the settings leave nothing to compare."""
+    from inspection.model.checkpoints import StoredCheckpoints
+    from inspection.model.training import cross_validate
+
+    if settings.training.recipe != "auto":
+        return None
+    prefix = f"checkpoints/{training_digest(settings, snapshot_id, recipe)}/folds"
+    place = StoredCheckpoints(open_storage(settings.storage_root), prefix)
+    return cross_validate(recipe, load_training_set(settings, snapshot_id), settings.training, place)
+
+
+def choose_recipe(
+    settings: Settings, snapshot_id: str, comparisons: "Sequence[CrossValidation | None]"
+) -> "RecipeChoice":
+    """The simplest recipe that is not worse, with what was found; the one of the settings when none was compared."""
+    from inspection.model import selection
+
+    compared = [comparison for comparison in comparisons if comparison is not None]
+    if not compared:
+        recipe = settings.training.recipe
+        return selection.RecipeChoice(recipe, recipe, {}, (), f"{recipe}, as the line's settings say; nothing compared")
+    return selection.choose_recipe(compared, load_training_set(settings, snapshot_id), settings.training.seed)
+
+
+def train_model(
+    settings: Settings, snapshot_id: str, recipe: str, on_progress: "ProgressCallback | None" = None
+) -> TrainedModel:
+    """Train on the whole training part, resuming from the checkpoints of a run that was cut off.
+
+    Checkpoints and the model are kept under the hash of the snapshot and of the settings that matter, so that a
+    retry, a resume and another machine find them.
+    """
+    from inspection.model.checkpoints import StoredCheckpoints
+    from inspection.model.storing import save_model
+    from inspection.model.training import train
+
+    storage = open_storage(settings.storage_root)
+    prefix = f"checkpoints/{training_digest(settings, snapshot_id, recipe)}"
+    training_set = load_training_set(settings, snapshot_id)
+    place = StoredCheckpoints(storage, f"{prefix}/epochs")
+    trained = train(recipe, training_set, settings.training, place, on_progress)
+    with TemporaryDirectory(prefix="lineside-model-") as scratch:
+        path = Path(scratch) / "model.pt"
+        save_model(trained.model, path)
+        storage.upload(path, f"{prefix}/model.pt")
+    return TrainedModel(
+        key=f"{prefix}/model.pt",
+        recipe=recipe,
+        defect_types=tuple(trained.model.defect_types),
+        seconds=trained.seconds,
+        curves=trained.curves,
+        notes=trained.notes,
+        figures=trained.figures,
+    )
+
+
+def load_training_set(settings: Settings, snapshot_id: str) -> "TrainingSet":
+    """The training part of a snapshot; pixels are read from the cache when asked for."""
+    from inspection.model.examples import TrainingSet
+
+    snapshot = load_snapshot(open_storage(settings.storage_root), snapshot_id)
+    rows = snapshot.select("train")
+    names = snapshot.defect_types
+    return TrainingSet(
+        pixels=CachedPixels(settings, rows),
+        is_bad=np.array([row.label == "bad" for row in rows]),
+        types=np.array([-1 if row.defect_type is None else names.index(row.defect_type) for row in rows]),
+        groups=[row.group for row in rows],
+        defect_types=names,
+    )
+
+
+def load_trained(settings: Settings, key: str) -> "Scorer":
+    """The trained model of a run."""
+    from inspection.model.storing import load_model
+
+    return load_model(open_storage(settings.storage_root).local_copy(key))
+
+
+def open_cache(settings: Settings) -> PixelCache:
+    """The prepared images of this line's input contract."""
+    return PixelCache(open_storage(settings.storage_root), settings.input.contract())
+
+
+def training_digest(settings: Settings, snapshot_id: str, recipe: str) -> str:
+    """Names what a training run depends on; the weights count by their content, not by their path."""
+    weights = Path(settings.training.weights)
+    content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else settings.training.weights
+    fields = [snapshot_id, settings.digest("input", "training"), recipe, content]
+    return hashlib.sha256("\n".join(fields).encode()).hexdigest()[:32]

@@ -1,0 +1,228 @@
+"""The second half of the train path: what ships is proved to decide as the trained model does, gets its thresholds
+on the calibration split, and is judged once on the holdout.
+
+Every score of a split comes from the artifact that ships, through `edge.detector`, in a process of its own.
+"""
+
+import dataclasses
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from edge.contract import Calibration, InputContract
+from edge.preprocess import prepare_file, to_model_input
+from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
+from inspection.dataset.sources import open_source
+from inspection.errors import ParityError
+from inspection.settings import Settings
+from inspection.storage import open_storage
+from inspection.train_path.learning import TrainedModel, load_trained, open_cache
+
+if TYPE_CHECKING:
+    from inspection.decision.evaluation import Evaluation
+    from inspection.decision.promise import OperatingPointReport
+    from inspection.export.agreement import JpegAgreement, ParityReport
+    from inspection.export.device import DeviceScores
+    from inspection.export.parity import ParityGate
+
+log = logging.getLogger(__name__)
+
+PARITY_SOURCES = 4000  # training images compared at most; a flip rate of 1 % is well known long before
+JPEG_IMAGES = 300  # compared with their own JPEG at most
+JPEG_QUALITY = 95
+SEED = 0  # of the choice of images, where not all are taken, and of their copies
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The artifact that ships, and why it is trusted."""
+
+    key: str  # of the .tflite file in storage
+    kind: str  # "int8" or "float32"
+    defect_types: tuple[str, ...]
+    gate: "ParityGate"
+    converted: dict[str, Any]  # seconds, memory and versions of the conversion
+
+    @property
+    def shipped(self) -> "ParityReport":
+        """How the artifact that ships agrees with the trained model."""
+        return self.gate.int8 if self.kind == "int8" else self.gate.float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Thresholds of the artifact, from the calibration split."""
+
+    report: "OperatingPointReport"
+    calibration: Calibration
+    scores: np.ndarray  # float64 [N], of the calibration split in the snapshot's order
+    device: dict[str, Any]  # latency and memory on this machine
+    jpeg: "JpegAgreement"
+
+
+def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, card: Any) -> Exported:
+    """Convert to TensorFlow Lite, let the parity gate choose what ships, and store it.
+
+    Only training images are looked at.
+
+    Args:
+        settings: of the line.
+        snapshot_id: of the data set.
+        trained: the model to convert.
+        card: the step's card; receives the gate's findings, also when nothing passes.
+
+    Raises:
+        ConversionError: the model cannot be converted.
+        ParityError: no converted model decides as the trained one does.
+    """
+    from inspection.cards.parity import failed_parity_components, parity_components, pictures_wanted
+    from inspection.export.conversion import convert
+    from inspection.export.parity import GateError, run_parity_gate
+
+    storage = open_storage(settings.storage_root)
+    rows = parity_rows(load_snapshot(storage, snapshot_id))
+    pixels = open_cache(settings).read([row.sha256 for row in rows])
+    is_bad = np.array([row.label == "bad" for row in rows])
+    names = [row.uri for row in rows]
+    model = load_trained(settings, trained.key)
+    contract = settings.input.contract()
+    with TemporaryDirectory(prefix="lineside-export-") as scratch:
+        converted = convert(model, contract, pixels, Path(scratch))
+        try:
+            gate = run_parity_gate(
+                model, converted, pixels, is_bad, contract, settings.export, SEED, trained.defect_types, names
+            )
+        except GateError as error:
+            flipped = {index: pixels[index] for index in pictures_wanted(error)}
+            card.extend(failed_parity_components(error, flipped, names))
+            card.refresh()
+            raise
+        card.extend(parity_components(gate, {index: pixels[index] for index in pictures_wanted(gate)}, names))
+        key = trained.key.replace("model.pt", f"model-{gate.kind}.tflite")
+        storage.upload(gate.artifact, key)
+    facts = dataclasses.asdict(converted)
+    return Exported(
+        key=key,
+        kind=gate.kind,
+        defect_types=trained.defect_types,
+        gate=dataclasses.replace(gate, artifact=Path(gate.artifact.name)),
+        converted={name: value for name, value in facts.items() if not name.endswith("_path")},
+    )
+
+
+def parity_rows(snapshot: Snapshot) -> list[ImageRow]:
+    """The training images that the parity gate compares."""
+    return _some(snapshot.select("train"), PARITY_SOURCES)
+
+
+def choose_thresholds(settings: Settings, snapshot_id: str, exported: Exported) -> Decision:
+    """Score the calibration split with the artifact and choose the operating point.
+
+    Raises:
+        DataError: the split cannot be scored or holds one class only.
+        ParityError: raw frames and their own JPEGs get different verdicts.
+    """
+    from inspection.decision.calibration import fit_calibration
+    from inspection.decision.operating_point import choose_operating_point
+
+    snapshot = load_snapshot(open_storage(settings.storage_root), snapshot_id)
+    rows = snapshot.select("calibration")
+    is_bad = np.array([row.label == "bad" for row in rows])
+    device = score_rows(settings, exported, rows)
+    report = choose_operating_point(device.scores, is_bad, [row.group for row in rows], settings.operating_point)
+    jpeg = compare_with_jpeg(settings, snapshot, exported, report)
+    return Decision(report, fit_calibration(device.scores, is_bad), device.scores, device.describe(), jpeg)
+
+
+def evaluate_holdout(settings: Settings, snapshot_id: str, exported: Exported, decision: Decision) -> "Evaluation":
+    """Judge the artifact on the holdout, as it is and disturbed."""
+    from inspection.decision.evaluation import evaluate
+    from inspection.decision.robustness import DISTURBANCES, perturb, summarise_robustness
+
+    rows = load_snapshot(open_storage(settings.storage_root), snapshot_id).select("holdout")
+    pixels = open_cache(settings).read([row.sha256 for row in rows])
+    is_bad = np.array([row.label == "bad" for row in rows])
+    groups = [row.group for row in rows]
+    scores = score_pixels(settings, exported, pixels).scores
+    evaluation = evaluate(
+        scores,
+        is_bad,
+        groups,
+        [row.defect_type for row in rows],
+        [row.lot for row in rows],
+        [row.uri for row in rows],
+        decision.report.point,
+        decision.calibration,
+        settings.operating_point,
+        SEED,
+    )
+    disturbed = [
+        (one, score_pixels(settings, exported, perturb(pixels, one.kind, one.strength, SEED)).scores)
+        for one in DISTURBANCES
+    ]
+    robustness = summarise_robustness(scores, disturbed, is_bad, groups, decision.report.point)
+    return dataclasses.replace(evaluation, robustness=robustness)
+
+
+def compare_with_jpeg(
+    settings: Settings, snapshot: Snapshot, exported: Exported, report: "OperatingPointReport"
+) -> "JpegAgreement":
+    """Check that a raw frame and its own JPEG get the same verdict, on the calibration split.
+
+    Raises:
+        ParityError: they differ on so many images that it cannot be chance.
+    """
+    from inspection.export.agreement import MIN_JPEG_AGREEMENT, jpeg_agreement
+
+    contract = settings.input.contract()
+    source = open_source(snapshot.location, settings.data.group_pattern)
+    raw, compressed = [], []
+    rows = _some(snapshot.select("calibration"), JPEG_IMAGES)
+    for row in rows:
+        as_is = InputContract(width=row.width, height=row.height, white_level=contract.white_level)
+        frame = prepare_file(source.read(row.uri), as_is, row.uri).pixels[0]
+        stream = io.BytesIO()
+        Image.fromarray(frame).save(stream, "JPEG", quality=JPEG_QUALITY)
+        raw.append(to_model_input(frame, contract))
+        compressed.append(prepare_file(stream.getvalue(), contract, row.uri).pixels)
+    scores = score_pixels(settings, exported, np.concatenate([*raw, *compressed])).scores
+    agreement = jpeg_agreement(scores[: len(raw)], scores[len(raw) :], report.point, settings.export.confidence)
+    log.info("event=jpeg_compared images=%d agreement=%.4f", agreement.images, agreement.agreement)
+    if agreement.agreement_upper < MIN_JPEG_AGREEMENT:
+        named = ", ".join(rows[index].uri for index in agreement.differing[:10])
+        raise ParityError(
+            f"a raw frame and its own JPEG (quality {JPEG_QUALITY}) get the same verdict on {agreement.agreement:.1%} of "
+            f"{agreement.images} images, want >= {MIN_JPEG_AGREEMENT:.1%}; they differ on {named}. The model lives on "
+            "detail that compression removes: use a larger [input] size, or [training] augmentation with more noise"
+        )
+    if not agreement.passed:
+        log.warning("event=jpeg_differs agreement=%.4f limit=%.4f", agreement.agreement, MIN_JPEG_AGREEMENT)
+    return agreement
+
+
+def score_rows(settings: Settings, exported: Exported, rows: Sequence[ImageRow]) -> "DeviceScores":
+    """Score images of a snapshot with the artifact, on the device's packages."""
+    return score_pixels(settings, exported, open_cache(settings).read([row.sha256 for row in rows]))
+
+
+def score_pixels(settings: Settings, exported: Exported, pixels: np.ndarray) -> "DeviceScores":
+    """Score prepared pictures, uint8 [N, H, W, 3], with the artifact, on the device's packages."""
+    from inspection.export.device import score_on_device
+
+    artifact = open_storage(settings.storage_root).local_copy(exported.key)
+    return score_on_device(artifact, pixels, settings.input.contract(), settings.export, exported.defect_types)
+
+
+def _some(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
+    """A seeded choice of at most `limit` rows, in their order."""
+    if len(rows) <= limit:
+        return list(rows)
+    chosen = np.sort(np.random.default_rng(SEED).permutation(len(rows))[:limit])
+    return [rows[index] for index in chosen]
