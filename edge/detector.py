@@ -135,12 +135,23 @@ def open_interpreter(model: Path, threads: int) -> tuple[Any, str]:
     interpreter_class, runtime = load_interpreter()
     try:
         interpreter = interpreter_class(model_path=str(model), num_threads=threads)
+        _check_scales(interpreter, model)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ContractError(
             f"{model}: {runtime} cannot open this model: {str(error).strip()}; export it again"
         ) from error
     return interpreter, runtime
+
+
+def _check_scales(interpreter: Any, model: Path) -> None:
+    """Refuse a model that would end this process: runtimes crash on a quantisation scale that is not a number."""
+    for tensor in interpreter.get_tensor_details():
+        if not np.isfinite(tensor["quantization_parameters"]["scales"]).all():
+            raise ContractError(
+                f"{model}: the quantisation scale of {tensor['name']!r} is not finite, which crashes the runtime; "
+                "keep infinities out of the model (a padded max pooling has them) and quantise again"
+            )
 
 
 def read_sizes(model: Path) -> tuple[InputContract, tuple[str, ...]]:

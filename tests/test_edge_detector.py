@@ -128,6 +128,16 @@ def test_a_missing_file_and_a_file_that_is_no_model_are_refused(tmp_path: Path) 
         Detector(text, INPUT)
 
 
+def test_a_scale_that_is_not_finite_is_refused_before_it_crashes_the_runtime(tmp_path: Path) -> None:
+    content = (GOLDEN / "tiny_int8.tflite").read_bytes()
+    scale = np.float32(KNOWN["int8"]["score_step"]).tobytes()
+    assert scale in content
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(content.replace(scale, np.float32(np.inf).tobytes()))
+    with pytest.raises(ContractError, match=r"quantisation scale of .* is not finite"):
+        Detector(broken, INPUT, DEFECT_TYPES)
+
+
 def test_sizes_are_read_from_a_model_without_a_contract() -> None:
     contract, types = read_sizes(GOLDEN / "tiny_int8.tflite")
     assert (contract.width, contract.height, len(types)) == (32, 32, 2)
