@@ -198,7 +198,7 @@ def compare_with_jpeg(
     if agreement.agreement_upper < MIN_JPEG_AGREEMENT:
         named = ", ".join(rows[index].uri for index in agreement.differing[:10])
         raise ParityError(
-            f"a raw frame and its own JPEG (quality {JPEG_QUALITY}) get the same verdict on {agreement.agreement:.1%} of "
+            f"a raw frame and its own JPEG (quality {JPEG_QUALITY}) agree on {agreement.agreement:.1%} of "
             f"{agreement.images} images, want >= {MIN_JPEG_AGREEMENT:.1%}; they differ on {named}. The model lives on "
             "detail that compression removes: use a larger [input] size, or [training] augmentation with more noise"
         )
