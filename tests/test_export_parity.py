@@ -28,6 +28,7 @@ CONVERTED = Converted(
     peak_rss_bytes=1,
     calibration_images=1,
     lifted_channels=0,
+    corrected_features=0,
     versions={},
 )
 PIXELS, IS_BAD = pictures(40)

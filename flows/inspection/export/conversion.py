@@ -42,6 +42,7 @@ class Converted:
     peak_rss_bytes: int  # of the converting process
     calibration_images: int  # seen by the quantiser, copies included
     lifted_channels: int  # nearly dead channels whose bias would not have fitted 32 bits
+    corrected_features: int  # of the int8 head, for the mean error that rounding gives them
     versions: dict[str, str]  # of the packages that converted
 
 
@@ -82,13 +83,14 @@ def convert(model: "nn.Module", input: InputContract, calibration_pixels: np.nda
     converted = Converted(*targets, **report)
     log.info(
         "event=converted seconds=%.1f peak_rss_mb=%.0f float_bytes=%d int8_bytes=%d calibration_images=%d "
-        "lifted_channels=%d",
+        "lifted_channels=%d corrected_features=%d",
         converted.seconds,
         converted.peak_rss_bytes / 1e6,
         converted.float_path.stat().st_size,
         converted.int8_path.stat().st_size,
         converted.calibration_images,
         converted.lifted_channels,
+        converted.corrected_features,
     )
     return converted
 

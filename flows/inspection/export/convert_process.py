@@ -32,12 +32,13 @@ def main(folder: Path) -> None:
     model = torch.load(folder / "model.pt", weights_only=False)  # our own parent wrote it
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
     convert_to_float(model, pixels.shape[1:3], folder / FLOAT_NAME)
-    lifted = quantise(folder / FLOAT_NAME, pixels, folder / INT8_NAME, threads)
+    done = quantise(folder / FLOAT_NAME, pixels, folder / INT8_NAME, threads)
     report = {
         "seconds": time.monotonic() - started,
         "peak_rss_bytes": peak_rss_bytes(),
         "calibration_images": len(pixels),
-        "lifted_channels": lifted,
+        "lifted_channels": done.lifted_channels,
+        "corrected_features": done.corrected_features,
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
     (folder / "report.json").write_text(json.dumps(report))

@@ -1,41 +1,49 @@
 """Full int8 quantisation of a float TFLite file: 8-bit weights by channel, 8-bit activations, calibrated ranges.
 
-Two things the quantiser does not do by itself are done here. Ranges are the smallest and largest value seen, since
+Three things the quantiser does not do by itself are done here. Ranges are the smallest and largest value seen, since
 its default (a moving average) forgets the extremes and costs points of accuracy. And channels with almost no weight
 but a bias, which pruning batch norms leave behind, are lifted: their bias counts in units of (input scale x weight
-scale), so with a tiny weight scale it leaves the 32-bit range and comes back with the wrong sign.
+scale), so with a tiny weight scale it leaves the 32-bit range and comes back with the wrong sign. And the head is
+corrected for the shift of its features (`correction`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inspection.errors import ConversionError
+from inspection.export.correction import correct_head
+from inspection.export.flatbuffer import constant_values, operators_with_bias, set_constant, tensor_name
 
 SIGNATURE = "serving_default"
 BATCH = 16  # calibration images held as floats at once
 BIAS_LIMIT = 2**29  # a quantised bias beyond this leaves too little of 32 bits for the sum of products
 WEIGHT_LEVELS = 127
 INPUT_SCALE, INPUT_ZERO_POINT = 1.0, -128
-# Builtin operators with an int8 weight (input 1) and an int32 bias (input 2), and the weight's axis of channels.
-WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+LEAST_RANGE = 1e-9  # of a tensor that was always the same, so that its scale is not zero
 
 Ranges = dict[str, dict[str, np.ndarray]]
 
 
-def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> int:
+@dataclass(frozen=True)
+class Quantised:
+    """What was done beside quantising."""
+
+    lifted_channels: int
+    corrected_features: int
+
+
+def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> Quantised:
     """Quantise a float model.
 
     Args:
         source: float32 .tflite, one input [1, H, W, 3] with values 0..255.
         pixels: uint8 [N, H, W, 3] that show the ranges to expect.
         target: receives the int8 .tflite, whose input has scale 1 and zero point -128.
-        threads: for the calibration runs.
-
-    Returns:
-        How many channels were lifted.
+        threads: for the runs over the pixels.
 
     Raises:
         ConversionError: the quantiser left another input or a float output.
@@ -47,12 +55,17 @@ def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> in
     model = flatbuffer_utils.read_model_with_mutable_tensors(str(source))
     _set_input_range(model, ranges)
     lifted = lift_dead_channels(model, ranges)
-    # The quantiser maps ranges to tensors by name, and lifting changes no name.
-    engine = quantizer.Quantizer(flatbuffer_utils.convert_object_to_bytearray(model), recipe.static_wi8_ai8())
-    result = engine.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    result.export_model(str(target))
+
+    def make_int8(model: Any) -> bytes:
+        # Ranges go to tensors by name, and no name has changed.
+        engine = quantizer.Quantizer(flatbuffer_utils.convert_object_to_bytearray(model), recipe.static_wi8_ai8())
+        result = engine.quantize(dict(ranges), enable_progress_bar=False, enable_progress_report=False)
+        return bytes(result.quantized_model)
+
+    corrected = correct_head(model, make_int8, pixels, threads)
+    target.write_bytes(make_int8(model))
     _check(target)
-    return lifted
+    return Quantised(lifted, corrected)
 
 
 def _calibrate(source: Path, pixels: np.ndarray, threads: int) -> Ranges:
@@ -82,7 +95,7 @@ def _set_input_range(model: Any, ranges: Ranges) -> None:
     graph = model.subgraphs[0]
     if len(graph.inputs) != 1:
         raise ConversionError(f"float model: want one input, found {len(graph.inputs)}")
-    name = _name(graph.tensors[graph.inputs[0]])
+    name = tensor_name(graph.tensors[graph.inputs[0]])
     shape = ranges[name]["min"].shape
     ranges[name] = {"min": np.full(shape, 0.0), "max": np.full(shape, 255.0)}
 
@@ -102,45 +115,20 @@ def lift_dead_channels(model: Any, ranges: Mapping[str, Mapping[str, np.ndarray]
     """
     lifted = 0
     graph = model.subgraphs[0]
-    for operator, axis in _weighted_operators(model, graph):
+    for operator, axis in operators_with_bias(model):
         source, weight, bias = (graph.tensors[index] for index in operator.inputs[:3])
-        low, high = (float(np.ravel(ranges[_name(source)][end])[0]) for end in ("min", "max"))
-        input_scale = max(max(high, 0.0) - min(low, 0.0), 1e-9) / 255
-        values = _values(model, weight).reshape(weight.shape).copy()
-        by_channel = np.moveaxis(values, axis, 0).reshape(weight.shape[axis], -1).copy()
-        weight_scale = np.maximum(np.abs(by_channel).max(axis=1) / WEIGHT_LEVELS, 1e-30)
-        needed = np.abs(_values(model, bias).astype(np.float64)) / input_scale / BIAS_LIMIT
+        low, high = (float(np.ravel(ranges[tensor_name(source)][end])[0]) for end in ("min", "max"))
+        input_scale = max(max(high, 0.0) - min(low, 0.0), LEAST_RANGE) / 255
+        by_channel = np.moveaxis(constant_values(model, weight), axis, 0).copy()  # [channels, ...]
+        flat = by_channel.reshape(len(by_channel), -1)
+        weight_scale = np.abs(flat).max(axis=1) / WEIGHT_LEVELS
+        needed = np.abs(constant_values(model, bias).astype(np.float64)).ravel() / input_scale / BIAS_LIMIT
         dead = np.flatnonzero(weight_scale < needed)
-        if dead.size == 0:
-            continue
-        by_channel[dead, 0] = needed[dead] * WEIGHT_LEVELS
-        shape = [weight.shape[axis], *(size for index, size in enumerate(weight.shape) if index != axis)]
-        changed = np.moveaxis(by_channel.reshape(shape), 0, axis)
-        model.buffers[weight.buffer].data = np.frombuffer(np.ascontiguousarray(changed).tobytes(), dtype=np.uint8)
-        lifted += int(dead.size)
+        if dead.size:
+            flat[dead, 0] = needed[dead] * WEIGHT_LEVELS
+            set_constant(model, weight, np.moveaxis(flat.reshape(by_channel.shape), 0, axis))
+            lifted += int(dead.size)
     return lifted
-
-
-def _weighted_operators(model: Any, graph: Any) -> Iterator[tuple[Any, int]]:
-    """Operators with float weights and a bias, and the axis of their channels."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    for operator in graph.operators:
-        name = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
-        constant = len(operator.inputs) > 2 and all(
-            index >= 0 and model.buffers[graph.tensors[index].buffer].data is not None for index in operator.inputs[1:3]
-        )
-        if name in WEIGHT_AXIS and constant:
-            yield operator, WEIGHT_AXIS[name]
-
-
-def _values(model: Any, tensor: Any) -> np.ndarray:
-    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), dtype=np.float32)
-
-
-def _name(tensor: Any) -> str:
-    name: bytes | str = tensor.name
-    return name.decode() if isinstance(name, bytes) else name
 
 
 def _check(path: Path) -> None:
