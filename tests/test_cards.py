@@ -19,6 +19,7 @@ from inspection.dataset.manifest import ImageRow, Snapshot
 from inspection.decision.calibration import fit_calibration
 from inspection.decision.evaluation import Evaluation, evaluate
 from inspection.decision.operating_point import OperatingPointReport, choose_operating_point
+from inspection.decision.ranking import estimate_ranking
 from inspection.decision.robustness import Disturbance, summarise_robustness
 from inspection.export.agreement import check_parity
 from inspection.export.parity import GateError, ParityGate
@@ -252,6 +253,15 @@ def test_model_within_all_limits_says_so() -> None:
     assert "within all limits of the settings" in text_of(report_card.describe_verdict(evaluation, report))
 
 
+def test_interval_without_width_is_explained() -> None:
+    evaluation, report, scores = judge(gap=6.0)
+    is_bad = np.repeat([False, True], [120, 45])
+    separated = np.where(is_bad, np.abs(scores), -np.abs(scores))
+    auroc, precision = estimate_ranking(separated, is_bad, [str(index) for index in range(165)])
+    perfect = dataclasses.replace(evaluation, auroc=auroc, average_precision=precision)
+    assert "the intervals have no width" in text_of(report_card.report_components(perfect, report, {}, title="Report"))
+
+
 def test_holdout_that_contradicts_the_promise_is_the_headline() -> None:
     evaluation, report, _ = judge(gap=3.0)
     assert not report_card.contradicts_promise(evaluation, report)
@@ -328,9 +338,11 @@ def test_training_card_grows_with_the_epochs() -> None:
     assert "3 of at most 15 epochs" in text_of(later)
     assert "**3**" in text_of(later)  # the best epoch
     assert len(pictures_of(later)) == 1
-    done = training_card.trained_components("finetune", curves, 61.0, ["stopped early"])
+    done = training_card.trained_components("finetune", curves, 61.0, ["stopped early"], {"inner_auroc": 0.9712})
     assert "in 61 s" in text_of(done)
     assert "- stopped early" in text_of(done)
+    assert "inner auroc" in text_of(done)
+    assert "0.9712" in text_of(done)
 
 
 def test_thumbnail_keeps_the_aspect_ratio() -> None:

@@ -1,5 +1,6 @@
 """The report card: what a quality engineer reads before a model goes to the line."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from inspection.cards.evidence import (
     describe_types,
 )
 from inspection.cards.parity import parity_components
-from inspection.cards.style import make_grid, make_table, show_estimate, show_rate, to_picture
+from inspection.cards.style import make_grid, make_table, show_amount, show_estimate, show_rate, to_picture
 from inspection.decision.evaluation import Evaluation
 from inspection.decision.explanation import percent
 from inspection.decision.promise import OperatingPointReport, Promise
@@ -117,9 +118,9 @@ def describe_verdict(evaluation: Evaluation, report: OperatingPointReport) -> li
         headline = "## Verdict: works on its own, within all limits of the settings"
     predicted = evaluation.per_thousand
     rows = [
-        ["bad parts that pass (escapes)", show_estimate(predicted["escapes"], ".3g")],
-        ["good parts that fail (false alarms)", show_estimate(predicted["false_alarms"], ".3g")],
-        ["parts that go to review", show_estimate(predicted["reviews"], ".3g")],
+        ["bad parts that pass (escapes)", show_amount(predicted["escapes"])],
+        ["good parts that fail (false alarms)", show_amount(predicted["false_alarms"])],
+        ["parts that go to review", show_amount(predicted["reviews"])],
     ]
     promise = (
         f"**Promised with {percent(report.escape.confidence)} confidence:** at most "
@@ -216,8 +217,7 @@ def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> l
             f"{evaluation.images} images in {evaluation.groups} independent groups: {evaluation.good} good, "
             f"{evaluation.bad} bad. AUROC {show_estimate(evaluation.auroc)}: how surely a bad part scores above a good "
             f"one. Average precision {show_estimate(evaluation.average_precision)}."
-            + NO_OVERLAP
-            * (evaluation.auroc.low == evaluation.auroc.high)
+            + (NO_OVERLAP if math.isclose(evaluation.auroc.low, evaluation.auroc.high, abs_tol=1e-9) else "")
         ),
         to_picture(draw_scores(evaluation, report)),
         make_table(

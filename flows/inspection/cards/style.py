@@ -94,9 +94,18 @@ def show_count(rate: Rate) -> str:
     return f"{rate.count} of {rate.total}"
 
 
-def show_estimate(estimate: Estimate, form: str = ".3f") -> str:
+def show_estimate(estimate: Estimate) -> str:
     """A figure with its interval as text."""
-    return f"**{estimate.value:{form}}** ({estimate.low:{form}} to {estimate.high:{form}})"
+    return f"**{estimate.value:.3f}** ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def show_amount(estimate: Estimate) -> str:
+    """A number of parts with its interval as text: 0.25 (0.03 to 1.2), 877 (737 to 958)."""
+
+    def show(value: float) -> str:
+        return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+    return f"**{show(estimate.value)}** ({show(estimate.low)} to {show(estimate.high)})"
 
 
 def make_grid(pictures: Sequence[tuple[str, np.ndarray]]) -> Table:

@@ -3,7 +3,7 @@
 In a step: `current.card["training"].clear()`, `.extend(training_components(progress))`, `.refresh()`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
@@ -32,11 +32,27 @@ def training_components(progress: "Progress") -> list[MetaflowCardComponent]:
 
 
 def trained_components(
-    recipe: str, curves: Sequence["Epoch"], seconds: float, notes: Sequence[str]
+    recipe: str,
+    curves: Sequence["Epoch"],
+    seconds: float,
+    notes: Sequence[str],
+    figures: Mapping[str, float] | None = None,
 ) -> list[MetaflowCardComponent]:
-    """The same card when training has ended."""
+    """The same card when training has ended.
+
+    Args:
+        recipe: that was trained.
+        curves: of fine-tuning; none for the frozen recipe.
+        seconds: that training took.
+        notes: what a person should know of it.
+        figures: of the frozen recipe's inner cross-validation.
+    """
     components: list[MetaflowCardComponent] = [Markdown(f"# Trained: recipe `{recipe}` in {seconds:.0f} s")]
     components += [Markdown(f"- {note}") for note in notes]
+    if figures:
+        components.append(
+            make_table(["", ""], [[name.replace("_", " "), f"{value:.4g}"] for name, value in figures.items()])
+        )
     return components + curve_components(curves)
 
 

@@ -215,8 +215,9 @@ def _list_what_gave_way(
         if promise.moved:
             why = f"it comes last in priority, and more than {percent(settings.max_review_rate)} would go to review"
         else:
+            unit = f"{label} parts" if promise.one_image_each else f"independent {label} groups"
             why = (
-                f"{promise.groups} independent {label} groups cannot prove {percent(promise.limit)}; "
+                f"{promise.groups} {unit} cannot prove {percent(promise.limit)}; "
                 f"{promise.groups_needed} without a mistake can, {promise.groups_missing} are missing"
             )
         lost[name] = GaveWay(name, promise.limit, promise.rate, why)
