@@ -25,7 +25,7 @@ from metaflow import (
     timeout,
 )
 
-from inspection.arguments import SAMPLE_LINE, with_line
+from inspection.arguments import SAMPLE_LINE, name_user, with_line
 from inspection.errors import SettingsError
 from inspection.known_errors import ends_clearly
 from inspection.settings import Settings, override_settings, parse_settings
@@ -165,6 +165,7 @@ class TrainFlow(FlowSpec):
 
 
 if __name__ == "__main__":
+    name_user()
     try:
         sys.argv[1:] = with_line(sys.argv[1:], Path(__file__))
     except SettingsError as error:

@@ -1,10 +1,12 @@
 """The command line of a flow names its line."""
 
+import os
 from pathlib import Path
 
 import pytest
+from metaflow.util import get_username
 
-from inspection.arguments import with_line
+from inspection.arguments import METAFLOW_USERS, name_user, with_line
 from inspection.errors import SettingsError
 
 
@@ -51,3 +53,19 @@ def test_a_missing_line_file_is_named_with_the_places_looked_at(flow_file: Path)
 def test_inline_settings_are_left_alone(flow_file: Path) -> None:
     arguments = ["--config-value", "line", "{}", "run", "--data", "x"]
     assert with_line(arguments, flow_file) == arguments
+
+
+def test_root_gets_a_name_that_metaflow_takes(monkeypatch) -> None:
+    for variable in METAFLOW_USERS:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("USER", "root")
+    name_user()
+    assert get_username() == "container"
+    monkeypatch.delenv("USERNAME")
+
+
+def test_a_named_user_stays_who_they_are(monkeypatch) -> None:
+    monkeypatch.setenv("USER", "mia")
+    monkeypatch.delenv("USERNAME", raising=False)
+    name_user()
+    assert "USERNAME" not in os.environ

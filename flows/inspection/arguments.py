@@ -1,15 +1,23 @@
-"""Which line a flow runs for, from its command line.
+"""Which line a flow runs for and who runs it, from its command line.
 
 Metaflow resolves `--config line FILE` against the working directory. Here a file name is also found beside the
 flow, so that `--config line lines/bottles.toml` means the same from everywhere.
 """
 
+import os
 from pathlib import Path
 
 from inspection.errors import SettingsError
 
+METAFLOW_USERS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")  # where Metaflow looks; it refuses root
 SAMPLE_LINE = "lines/sample.toml"
 OWN_LINE = "lines/line.toml"
+
+
+def name_user() -> None:
+    """Let root run flows, as in a container: Metaflow wants to know who ran what and refuses that name."""
+    if not any(os.environ.get(variable, "root") != "root" for variable in METAFLOW_USERS):
+        os.environ["USERNAME"] = "container"  # METAFLOW_USER is read too early for us
 
 
 def with_line(arguments: list[str], flow_file: Path) -> list[str]:
