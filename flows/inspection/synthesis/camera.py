@@ -37,10 +37,10 @@ class Shot:
 
 def draw_shot(rng: np.random.Generator) -> Shot:
     """A shot of a camera that nobody adjusted today."""
-    red, blue = rng.normal(1.0, 0.005, 2)
+    red, blue = rng.normal(1.0, 0.004, 2)
     return Shot(
         level=rng.uniform(0.96, 1.04),
-        gradient=(rng.normal(0, 0.02), rng.normal(0, 0.02)),
+        gradient=(rng.normal(0, 0.016), rng.normal(0, 0.016)),
         vignetting=rng.uniform(0.11, 0.14),
         white_balance=(float(red), float(blue)),
         blur_px=rng.uniform(0.5, 0.62),

@@ -31,8 +31,8 @@ def scratch(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     """A gouge by a sharp edge: a bright core of torn metal in a groove, slightly bent, tapering at both ends."""
     height, bare = np.zeros((2, SIZE_PX, SIZE_PX), np.float32)
     centre_x, centre_y = _place_on_face(pose, rng)
-    length = _grade(severity, 34, 100) * rng.uniform(0.85, 1.15)
-    width = _grade(severity, 1.2, 2.0)
+    length = _grade(severity, 40, 100) * rng.uniform(0.85, 1.15)
+    width = _grade(severity, 1.4, 2.1)
     direction = rng.uniform(0, np.pi)
     bend = rng.normal(0, 0.0016)
     for line in range(1 + (rng.random() < severity * 0.6)):
@@ -45,7 +45,7 @@ def scratch(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
         core = np.exp(-((across / width) ** 2)) * taper
         core[core < 1e-3] = 0
         height -= _grade(severity, 0.5, 1.1) * core
-        bare = np.maximum(bare, _grade(severity, 0.6, 1.0) * core)
+        bare = np.maximum(bare, _grade(severity, 0.72, 1.0) * core)
     return _on_metal(Damage(height=height, bare=bare), pose, bare > 0.12)
 
 
@@ -90,9 +90,9 @@ def crack(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
     """A crack that starts where stress is highest (a hole, the bore, the rim) and wanders, perhaps with a branch."""
     damage = Damage()
     start, heading = _stress_raiser(pose, rng)
-    length = _grade(severity, 36, 76) * rng.uniform(0.9, 1.1)
+    length = _grade(severity, 42, 78) * rng.uniform(0.9, 1.1)
     trunk = _wander(start, heading, length, rng)
-    width = _grade(severity, 2.7, 3.8)
+    width = _grade(severity, 3.0, 4.0)
     drawing = Image.new("L", (SIZE_PX * OVERSAMPLING, SIZE_PX * OVERSAMPLING))
     pen = ImageDraw.Draw(drawing)
     branches = [trunk]
@@ -105,7 +105,7 @@ def crack(pose: Pose, severity: float, rng: np.random.Generator) -> Damage:
             line = [tuple((OVERSAMPLING * (p + 0.5)).tolist()) for p in (a, b)]
             pen.line(line, fill=255, width=max(1, round(OVERSAMPLING * width * thin)))
     ink = np.asarray(drawing.reduce(OVERSAMPLING), np.float32) / 255
-    damage.gap = _grade(severity, 0.85, 1.0) * ink
+    damage.gap = _grade(severity, 0.9, 1.0) * ink
     damage.height = 0.35 * gaussian_filter(ink, 1.2)  # lips that stand up a little
     return _on_metal(damage, pose, ink > 0.2)
 
@@ -119,7 +119,7 @@ def missing_feature(pose: Pose, severity: float, rng: np.random.Generator) -> Da
         damage.missing_holes = frozenset([index])
         damage.mask = _disc(float(x), float(y), SLEEVE_PX)
     else:
-        count = 2 if severity < 0.3 else 3 if severity < 0.5 else 4
+        count = 2 if severity < 0.2 else 3 if severity < 0.5 else 4
         first = int(rng.integers(0, 5 - count))
         damage.missing_characters = frozenset(range(first, first + count))
         dots = mark_dots(CODE, frozenset(range(4)) - damage.missing_characters)

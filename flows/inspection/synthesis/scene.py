@@ -47,7 +47,7 @@ def draw_lot(seed: int, number: int) -> Lot:
         number=number,
         tone=rng.uniform(0.44, 0.50),
         tint=np.array([1.0 + warmth, 1.0, 1.0 - warmth + rng.uniform(0.01, 0.03)], np.float32),
-        groove_depth=rng.uniform(0.035, 0.055),
+        groove_depth=rng.uniform(0.032, 0.050),
         gloss=rng.uniform(0.38, 0.44),
         light_azimuth=rng.normal(-2.2, 0.08),
         light_elevation=rng.uniform(0.96, 1.02),
