@@ -26,20 +26,28 @@ CLASSIFIER_KEYS = ("classifier.", "fc.")  # of torchvision's networks; the thous
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a torchvision network is cut."""
+    """Where a torchvision network is cut.
+
+    Deep layers with random weights only mix what the first ones tell, so without pretrained weights the taps are low.
+    """
 
     taps: tuple[int, ...]  # indices of layers after which features are pooled
+    place_taps: tuple[int, ...]  # those of them whose maps are fine enough to compare place by place
+    untrained_taps: tuple[int, ...]  # instead of both, for random weights
     layers: tuple[str, ...] = ()  # attributes that make up the backbone, in order; () = the parts of `features`
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "mobilenet_v2": Architecture(taps=(1, 3, 6, 10, 13, 16, 17, 18)),
-    "mobilenet_v3_small": Architecture(taps=(0, 1, 3, 6, 8, 11, 12)),
+    "mobilenet_v2": Architecture(taps=(1, 3, 6, 10, 13, 16, 17, 18), place_taps=(3, 6, 13), untrained_taps=(0, 1, 3)),
+    "mobilenet_v3_small": Architecture(taps=(0, 1, 3, 6, 8, 11, 12), place_taps=(1, 3, 8), untrained_taps=(0, 1)),
     "resnet18": Architecture(
-        taps=(2, 4, 5, 6, 7), layers=("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+        taps=(2, 4, 5, 6, 7),
+        place_taps=(4, 5, 6),
+        untrained_taps=(2, 4),
+        layers=("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"),
     ),
-    "efficientnet_b0": Architecture(taps=(1, 2, 3, 4, 5, 6, 7, 8)),
-    "squeezenet1_1": Architecture(taps=(1, 4, 7, 9, 10, 11, 12)),
+    "efficientnet_b0": Architecture(taps=(1, 2, 3, 4, 5, 6, 7, 8), place_taps=(2, 3, 5), untrained_taps=(0, 1, 2)),
+    "squeezenet1_1": Architecture(taps=(1, 4, 7, 9, 10, 11, 12), place_taps=(4, 7, 10), untrained_taps=(1, 3)),
 }
 
 

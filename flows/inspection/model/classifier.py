@@ -2,7 +2,8 @@
 
 Every operation here converts to TensorFlow Lite and runs in int8. Standardisation of the pooled features is a 1x1
 depthwise convolution, since its weights are quantised channel by channel: features of very different ranges then meet
-in the head with the same range, and the head's sum is taken in 32 bits.
+in the head with the same range, and the head's sum is taken in 32 bits. A ReLU6, which costs nothing after a
+convolution, cuts them off at six standard deviations: one odd picture cannot widen the range for all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from inspection.model.backbones import build_layers
+from inspection.model.places import Places
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # Source: torchvision's weights, RGB, 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+HEAD_CENTRE = 3.0  # what the head sees of an average feature: the middle of ReLU6
 
 Output = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
@@ -81,6 +85,8 @@ class Design:
     taps: tuple[int, ...]  # layers whose output is pooled, ascending
     pools: tuple[str, ...] = ("mean", "max")
     defect_types: tuple[str, ...] = ()
+    place_taps: tuple[int, ...] = ()  # taps that are also compared with the good parts place by place
+    input_size: tuple[int, int] = (0, 0)  # px, height and width; needed with place_taps only
 
 
 class Classifier(Scorer):
@@ -94,7 +100,13 @@ class Classifier(Scorer):
         self.layers = nn.ModuleList(list(layers)[: design.taps[-1] + 1])  # what lies behind the last tap is not shipped
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
-        self.widths = [width for width in self._tap_widths() for _ in design.pools]  # channels of each pooled tensor
+        self.places = nn.ModuleDict()
+        self.widths: list[int] = []  # channels of each pooled tensor
+        for tap, (channels, height, width) in self._tap_shapes().items():
+            self.widths += [channels] * len(design.pools)
+            if tap in design.place_taps:
+                self.places[str(tap)] = Places(channels, height, width)
+                self.widths += [channels] * 4
         self.standardise = nn.ModuleList(_depthwise(width) for width in self.widths)
         size = sum(self.widths)
         self.score = nn.Linear(size, 1)
@@ -111,44 +123,47 @@ class Classifier(Scorer):
         Returns:
             The defect logit [N, 1]; with defect types also their logits [N, T].
         """
-        features = torch.cat(
-            [scale(pooled) for scale, pooled in zip(self.standardise, self.pool(x), strict=True)], dim=1
-        ).flatten(1)
+        parts = zip(self.standardise, self.pool(x), strict=True)
+        features = torch.cat([F.relu6(scale(pooled)) for scale, pooled in parts], dim=1).flatten(1)
         score: torch.Tensor = self.score(features)
         return score if self.types is None else (score, self.types(features))
 
     def pool(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Raw pooled features, one [N, C, 1, 1] for each tap and pool; x: float32 [N, H, W, 3], 0..255."""
-        x = (x.permute(0, 3, 1, 2) - self.get_buffer("mean")) / self.get_buffer(
-            "std"
-        )  # permuting NHWC gives channels_last without a copy
+        """Raw pooled features, one [N, C, 1, 1] for each of `widths`; x: float32 [N, H, W, 3], 0..255."""
         pooled: list[torch.Tensor] = []
+        for tap, map_ in self.maps(x):
+            for pool in self.design.pools:
+                pooled.append(map_.mean((2, 3), keepdim=True) if pool == "mean" else F.max_pool2d(map_, map_.shape[2:]))
+            if str(tap) in self.places:
+                pooled += self.places[str(tap)](map_)
+        return pooled
+
+    def maps(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """The feature map [N, C, h, w] at each tap, in order; x: float32 [N, H, W, 3], 0..255."""
+        x = x.permute(0, 3, 1, 2)  # of NHWC this is channels_last, without a copy
+        x = (x - self.get_buffer("mean")) / self.get_buffer("std")
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index in self.design.taps:
-                for pool in self.design.pools:
-                    pooled.append(x.mean((2, 3), keepdim=True) if pool == "mean" else F.max_pool2d(x, x.shape[2:]))
-        return pooled
+                yield index, x
 
     @torch.no_grad()
     def set_standardisation(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Make the head see (feature - mean) / std; both [F], in the order of `pool`."""
+        """Make the head see 3 + (feature - mean) / std / 2, cut off at 0 and 6; both [F], in the order of `pool`."""
         parts = zip(self.standardise, mean.split(self.widths), std.split(self.widths), strict=True)
         for scale, centre, spread in parts:
-            scale.get_parameter("weight").copy_((1 / spread).view(-1, 1, 1, 1))
-            scale.get_parameter("bias").copy_(-centre / spread)
+            scale.get_parameter("weight").copy_((0.5 / spread).view(-1, 1, 1, 1))
+            scale.get_parameter("bias").copy_(HEAD_CENTRE - 0.5 * centre / spread)
 
-    def _tap_widths(self) -> Iterator[int]:
-        """Channels at each tap."""
+    @torch.no_grad()
+    def _tap_shapes(self) -> dict[int, tuple[int, int, int]]:
+        """Shape (C, h, w) of the feature map at each tap; h and w mean something when the input's size is known."""
         was_training = self.layers.training
         self.layers.eval()
-        with torch.no_grad():
-            x = torch.zeros(1, 3, 64, 64)
-            for index, layer in enumerate(self.layers):
-                x = layer(x)
-                if index in self.design.taps:
-                    yield x.shape[1]
+        height, width = self.design.input_size if self.design.place_taps else (64, 64)
+        shapes = {tap: tuple(map_.shape[1:]) for tap, map_ in self.maps(torch.zeros(1, height, width, 3))}
         self.layers.train(was_training)
+        return shapes  # type: ignore[return-value]
 
 
 class Averaged(Scorer):

@@ -10,6 +10,7 @@ from torch import nn
 
 from inspection.model.augmentation import augment
 from inspection.model.classifier import Classifier, Pixels, batches_of
+from inspection.model.places import Moments, Places
 from inspection.settings import AugmentationSettings
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,23 @@ def estimate_batch_norm(model: Classifier, pixels: Pixels, batch: int, seed: int
         norm.momentum = momentum
         norm.eval()
     log.info("event=batch_norm_estimated images=%d seconds=%.1f", len(rows), time.monotonic() - started)
+
+
+@torch.no_grad()
+def learn_places(model: Classifier, pixels: Pixels, batch: int) -> None:
+    """Learn from good parts what is normal at each place; pixels: uint8 [N, H, W, 3]."""
+    model.eval()
+    device = next(model.parameters()).device
+    moments = {tap: Moments() for tap in model.design.place_taps}
+    for rows in batches_of(np.arange(len(pixels)), batch):
+        for tap, map_ in model.maps(torch.from_numpy(np.ascontiguousarray(pixels[rows])).to(device).float()):
+            place = model.places[str(tap)] if tap in moments else None
+            if isinstance(place, Places):
+                moments[tap].add(place.shrink(map_))
+    for tap, found in moments.items():
+        place = model.places[str(tap)]
+        assert isinstance(place, Places)
+        place.set_statistics(found.mean, found.variance)
 
 
 def standardisation(features: np.ndarray, widths: list[int]) -> tuple[np.ndarray, np.ndarray]:

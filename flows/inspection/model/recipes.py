@@ -9,15 +9,17 @@ import torch
 
 from inspection.model.backbones import ARCHITECTURES, load_backbone
 from inspection.model.checkpoints import Checkpoints, fingerprint
-from inspection.model.classifier import Classifier, Design
+from inspection.model.classifier import HEAD_CENTRE, Classifier, Design
 from inspection.model.examples import TrainingSet, learnable_types
-from inspection.model.features import MAX_ROWS, estimate_batch_norm, pooled_features, standardisation
+from inspection.model.features import MAX_ROWS, estimate_batch_norm, learn_places, pooled_features, standardisation
 from inspection.model.finetune import finetune
 from inspection.model.frozen import Head, LogisticFits, fit_score_head, fit_type_head
 from inspection.model.progress import Epoch, Progress, ProgressCallback, progress_bar
 from inspection.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
+
+CLIP = 2 * HEAD_CENTRE  # standard deviations at which the graph cuts features off
 
 
 def train_frozen(
@@ -33,16 +35,18 @@ def train_frozen(
         the model, and figures of the inner cross-validation that set the penalty.
     """
     layers = load_backbone(settings.backbone, settings.weights, settings.seed)
-    design = Design(
-        settings.backbone, ARCHITECTURES[settings.backbone].taps, defect_types=learnable_types(training_set)
-    )
+    design = _frozen_design(training_set, settings)
     model = Classifier(design, layers).to(device).to(memory_format=torch.channels_last).eval()
     if settings.weights == "none":
         estimate_batch_norm(model, training_set.pixels, settings.batch_size, settings.seed)
+    if design.place_taps:
+        good = training_set.select(np.flatnonzero(~training_set.is_bad))
+        learn_places(model, good.pixels, settings.batch_size)
     features, views = _views(model, training_set, settings, deadline, progress)
     mean, std = standardisation(features, model.widths)
     features -= mean.astype(np.float32)
     features /= std.astype(np.float32)
+    np.clip(features, -CLIP, CLIP, out=features)
     fits = LogisticFits(features, views)
     head, figures = fit_score_head(fits, training_set, settings.seed)
     model.set_standardisation(torch.from_numpy(mean), torch.from_numpy(std))
@@ -85,6 +89,22 @@ def train_finetuned(
         )
 
 
+def _frozen_design(training_set: TrainingSet, settings: TrainingSettings) -> Design:
+    """Which features the frozen recipe pools."""
+    architecture = ARCHITECTURES[settings.backbone]
+    untrained = settings.weights == "none"
+    taps = architecture.untrained_taps if untrained else architecture.taps
+    place_taps = architecture.untrained_taps if untrained else architecture.place_taps
+    height, width = training_set.pixels.shape[1:3]
+    return Design(
+        settings.backbone,
+        taps,
+        defect_types=learnable_types(training_set),
+        place_taps=place_taps if settings.fixed_pose else (),
+        input_size=(height, width),
+    )
+
+
 def _views(
     model: Classifier,
     training_set: TrainingSet,
@@ -118,8 +138,9 @@ def _views(
 
 @torch.no_grad()
 def _set_head(layer: torch.nn.Linear, head: Head) -> None:
-    layer.weight.copy_(torch.from_numpy(head.weight))
-    layer.bias.copy_(torch.from_numpy(head.bias))
+    """The layer sees HEAD_CENTRE + z / 2 where the head was fitted to z."""
+    layer.weight.copy_(torch.from_numpy(2 * head.weight))
+    layer.bias.copy_(torch.from_numpy(head.bias - 2 * HEAD_CENTRE * head.weight.sum(axis=1)))
 
 
 def _fingerprint(training_set: TrainingSet, settings: TrainingSettings) -> str:

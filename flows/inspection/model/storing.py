@@ -102,9 +102,12 @@ def decode_state(data: bytes, what: str, where: str) -> Mapping[str, Any]:
 
 def _design(fields: dict[str, Any]) -> Design:
     """A design from its JSON form: lists become tuples."""
+    height, width = fields["input_size"]
     return Design(
         fields["backbone"],
         tuple(fields["taps"]),
         pools=tuple(fields["pools"]),
         defect_types=tuple(fields["defect_types"]),
+        place_taps=tuple(fields["place_taps"]),
+        input_size=(height, width),
     )
