@@ -35,7 +35,7 @@ def draw_contact_sheet(images: int = 400, seed: int = 0) -> Image.Image:
 
 def _outline(picture: Array, mask: Array) -> Array:
     """The picture with a line of two pixels a little outside of the mask."""
-    inner = binary_dilation(mask, iterations=3)
+    inner = binary_dilation(mask, iterations=8)
     outlined = picture.copy()
     outlined[binary_dilation(inner, iterations=2) & ~inner] = OUTLINE
     return outlined
