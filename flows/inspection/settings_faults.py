@@ -51,6 +51,12 @@ def find_faults(settings: "Settings") -> list[str]:
         faults.append(
             f"[data] group_pattern: want a regular expression, found {settings.data.group_pattern!r} ({error})"
         )
+    augmentation = settings.training.augmentation
+    if settings.training.fixed_pose and (augmentation.horizontal_flip or augmentation.vertical_flip):
+        faults.append(
+            "[training] fixed_pose: want horizontal_flip and vertical_flip false in [training.augmentation], since a "
+            "mirrored part lies another way; found them true"
+        )
     roi = settings.input.roi
     if roi and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
         faults.append(f"[input] roi: want [left, top, width, height] in px, found {roi}")
