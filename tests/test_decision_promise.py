@@ -82,6 +82,9 @@ def test_true_rates_exceed_the_promised_ones_in_at_most_one_minus_confidence(
     settings = OperatingPointSettings(confidence=confidence)
     counts = count_excesses(process, settings, bad_lots, good_lots)
     assert max(counts.values()) <= most_excesses(confidence), counts
+    if not process.step and process.images_per_lot == 1:
+        # Not wastefully careful either: with single images the bound is exact, up to crossing thresholds.
+        assert counts["escape"] > 0.5 * (1 - confidence) * SETS
 
 
 @pytest.mark.parametrize("last", ["escape", "overkill"])
@@ -92,13 +95,6 @@ def test_the_promise_holds_when_its_limit_gave_way_after_a_look_at_the_scores(la
     )
     counts = count_excesses(Process(step=0.05), settings, 100, 100)
     assert max(counts.values()) <= most_excesses(0.9), counts
-
-
-def test_the_promise_is_not_wastefully_careful() -> None:
-    """With one image per group the bound is exact: the excesses come near the risk that the user accepted."""
-    settings = OperatingPointSettings(confidence=0.9, max_escape_rate=0.1)
-    counts = count_excesses(Process(), settings, 100, 100)
-    assert counts["escape"] > 0.3 * 0.1 * SETS
 
 
 def test_counting_images_instead_of_groups_would_break_the_promise() -> None:

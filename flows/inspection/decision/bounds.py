@@ -123,12 +123,14 @@ def measure_rate(events: np.ndarray, groups: Sequence[str]) -> Rate:
         events: bool [N].
         groups: name of each image's group, length N.
     """
-    total = len(events)
+    if len(groups) != len(events):
+        raise DataError(f"want one group per image, found {len(groups)} groups for {len(events)} images")
+    return make_rate(int(np.count_nonzero(events)), len(events), len(set(groups)))
+
+
+def make_rate(count: int, total: int, groups: int) -> Rate:
+    """The rate of `count` in `total` images that came in this many groups; see `measure_rate`."""
     if total == 0:
         return Rate(0, 0, 0.0, 0.0, 1.0)
-    if len(groups) != total:
-        raise DataError(f"want one group per image, found {len(groups)} groups for {total} images")
-    count = int(np.count_nonzero(events))
-    trials = len(set(groups))
-    low, high = clopper_pearson_interval(count / total * trials, trials)
+    low, high = clopper_pearson_interval(count / total * groups, groups)
     return Rate(count, total, count / total, low, high)

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from edge.contract import OperatingPoint
-from inspection.decision.bounds import Rate, events_allowed, group_upper_bound, groups_needed, measure_rate
+from inspection.decision.bounds import events_allowed, group_upper_bound, groups_needed
 from inspection.decision.calibration import check_scores
 from inspection.decision.explanation import explain, percent
 from inspection.decision.promise import MOST_REVIEWED, Choice, GaveWay, Promise
@@ -32,6 +32,7 @@ from inspection.decision.thresholds import (
     tabulate_scores,
     without_crossing,
 )
+from inspection.decision.verdicts import decide_all, measure_verdicts
 from inspection.errors import DataError
 from inspection.settings import OperatingPointSettings
 
@@ -92,19 +93,28 @@ def choose_operating_point(
         one_each=table.good_one_each,
     )
     review_rate = table.review_rate(chosen, settings.expected_defect_rate)
+    point = _name_point(chosen, settings, autonomous=review_rate <= MOST_REVIEWED)
+    verdicts = decide_all(scores, point)
+    rates = measure_verdicts(verdicts, is_bad, groups)
+    resolved = measure_verdicts(np.where(verdicts == "review", settings.review_action, verdicts), is_bad, groups)
     report = OperatingPointReport(
-        point=_name_point(chosen, settings, autonomous=review_rate <= MOST_REVIEWED),
+        point=point,
         escape=escape,
         overkill=overkill,
         review_rate=review_rate,
         max_review_rate=settings.max_review_rate,
         expected_defect_rate=settings.expected_defect_rate,
-        autonomous=review_rate <= MOST_REVIEWED,
+        autonomous=point.autonomous,
         has_band=chosen.lower < chosen.upper or bool(np.any(table.levels == chosen.lower)),
         gave_way=_list_what_gave_way(escape, overkill, review_rate, settings),
-        calibration_rates=_measure_rates(scores, is_bad, groups, chosen),
-        resolved_escape=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=True),
-        resolved_overkill=_measure_resolved(scores, is_bad, groups, chosen, settings, bad=False),
+        calibration_rates={
+            "escape": rates.escape,
+            "overkill": rates.overkill,
+            "review_good": rates.review_good,
+            "review_bad": rates.review_bad,
+        },
+        resolved_escape=resolved.escape,
+        resolved_overkill=resolved.overkill,
         setting_lower=tuple(np.flatnonzero(is_bad & (scores == chosen.lower))[:HOLDING_KEPT].tolist()),
         setting_upper=tuple(np.flatnonzero(~is_bad & (scores == chosen.upper))[:HOLDING_KEPT].tolist()),
         choices=_list_choices(table, overkills, escape_confidence, settings),
@@ -225,39 +235,6 @@ def _list_what_gave_way(
         why = "it comes last in priority, and the scores of good and bad parts overlap too much"
         lost["review"] = GaveWay("review", settings.max_review_rate, review_rate, why)
     return tuple(lost[name] for name in settings.priority if name in lost)
-
-
-def _measure_rates(
-    scores: np.ndarray, is_bad: np.ndarray, groups: Sequence[str], thresholds: Thresholds
-) -> dict[str, Rate]:
-    names = np.asarray(groups, dtype=str)
-    passed, failed = scores < thresholds.lower, scores > thresholds.upper
-    reviewed = ~passed & ~failed
-    bad_groups, good_groups = names[is_bad].tolist(), names[~is_bad].tolist()
-    return {
-        "escape": measure_rate(passed[is_bad], bad_groups),
-        "overkill": measure_rate(failed[~is_bad], good_groups),
-        "review_bad": measure_rate(reviewed[is_bad], bad_groups),
-        "review_good": measure_rate(reviewed[~is_bad], good_groups),
-    }
-
-
-def _measure_resolved(
-    scores: np.ndarray,
-    is_bad: np.ndarray,
-    groups: Sequence[str],
-    thresholds: Thresholds,
-    settings: OperatingPointSettings,
-    *,
-    bad: bool,
-) -> Rate:
-    """Escape (`bad`) or overkill rate once parts under review are treated as `review_action` says."""
-    if bad:
-        event = scores <= thresholds.upper if settings.review_action == "pass" else scores < thresholds.lower
-    else:
-        event = scores >= thresholds.lower if settings.review_action == "fail" else scores > thresholds.upper
-    chosen = is_bad if bad else ~is_bad
-    return measure_rate(event[chosen], np.asarray(groups, dtype=str)[chosen].tolist())
 
 
 def _list_choices(

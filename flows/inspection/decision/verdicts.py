@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.contract import OperatingPoint
-from inspection.decision.bounds import Rate, measure_rate
+from inspection.decision.bounds import Rate, make_rate
 from inspection.decision.ranking import Estimate
 
 VERDICTS = ("pass", "review", "fail")
@@ -38,18 +38,13 @@ def measure_verdicts(verdicts: np.ndarray, is_bad: np.ndarray, groups: Sequence[
         groups: name of each image's group, length N.
     """
 
-    def rate(chosen: np.ndarray, verdict: str) -> Rate:
-        return measure_rate(verdicts[chosen] == verdict, names[chosen].tolist())
-
     names = np.asarray(groups, dtype=str)
-    return VerdictRates(
-        escape=rate(is_bad, "pass"),
-        caught=rate(is_bad, "fail"),
-        review_bad=rate(is_bad, "review"),
-        overkill=rate(~is_bad, "fail"),
-        cleared=rate(~is_bad, "pass"),
-        review_good=rate(~is_bad, "review"),
-    )
+    rates = []
+    for chosen in (is_bad, ~is_bad):
+        of_class, members = verdicts[chosen], len(set(names[chosen].tolist()))
+        rates += [make_rate(int(np.count_nonzero(of_class == name)), len(of_class), members) for name in VERDICTS]
+    escape, review_bad, caught, cleared, review_good, overkill = rates
+    return VerdictRates(escape, caught, review_bad, overkill, cleared, review_good)
 
 
 def predict_per_thousand(rates: VerdictRates, defect_rate: float) -> dict[str, Estimate]:
