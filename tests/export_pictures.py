@@ -28,7 +28,8 @@ def pictures(count: int, start: int = 0, width: int = 32, height: int = 32) -> t
 class SmallNet(nn.Module):
     """float32 [N, H, W, 3], 0..255 -> score [N, 1], and types [N, 2] when it has them; deterministic weights.
 
-    Channel 3 of the first layer is nearly dead: almost no weight, but a bias, as pruning batch norms leave them.
+    It has what hurts in int8: channel 3 of the first layer is nearly dead (almost no weight, but a bias, as pruning
+    batch norms leave them), and a max-pooling is padded, which TensorFlow Lite does with minus infinity.
     """
 
     def __init__(self, types: bool = True) -> None:
@@ -47,7 +48,8 @@ class SmallNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         x = (x.permute(0, 3, 1, 2) - 127.5) * (1 / 64)
-        x = F.relu6(self.second(F.relu6(self.first(x))))
+        x = F.max_pool2d(F.relu6(self.first(x)), 3, stride=1, padding=1)
+        x = F.relu6(self.second(x))
         pooled = torch.cat([x.mean((2, 3), keepdim=True), F.max_pool2d(x, x.shape[2:])], dim=1).flatten(1)
         score: torch.Tensor = self.score(pooled)
         return score if self.types is None else (score, self.types(pooled))

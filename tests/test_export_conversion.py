@@ -12,6 +12,7 @@ from inspection.errors import ConversionError
 from inspection.export import conversion
 from inspection.export.conversion import CALIBRATION_IMAGES, Converted, convert
 from inspection.export.convert_process import convert_to_float
+from inspection.export.device import score_with
 
 INPUT = InputContract(width=40, height=32)  # not square: width and height must not be mixed up
 TYPES = ("scratch", "stain")
@@ -44,7 +45,7 @@ def test_int8_model_agrees_and_takes_raw_pixels(net: SmallNet, converted: Conver
     scores = np.array([detector.detect(pixels[index : index + 1]).score for index in range(64)])
     trained = net.score_pixels(pixels)
     assert np.corrcoef(scores, trained)[0, 1] > 0.99
-    assert np.abs(scores - trained).max() < 0.2 * trained.std() + 2 * detector.score_step
+    assert np.abs(scores - trained).max() < 0.3 * trained.std() + 2 * detector.score_step
 
 
 @pytest.mark.slow
@@ -64,6 +65,15 @@ def test_nearly_dead_channels_are_lifted_so_that_their_bias_survives(converted: 
 
 
 @pytest.mark.slow
+def test_head_is_corrected_for_the_mean_error_of_its_features(converted: Converted, net: SmallNet) -> None:
+    pixels = pictures(64, width=40)[0]
+    detector = Detector(converted.int8_path, INPUT, TYPES)
+    scores = np.array([detector.detect(pixels[index : index + 1]).score for index in range(64)])
+    assert abs((scores - net.score_pixels(pixels)).mean()) < 2 * detector.score_step
+    assert converted.corrected_features == 3  # the score and two type logits
+
+
+@pytest.mark.slow
 def test_report_tells_memory_time_and_versions(converted: Converted) -> None:
     assert converted.calibration_images == CALIBRATION_IMAGES  # 64 pictures, filled up with copies
     assert 50e6 < converted.peak_rss_bytes < 8e9
@@ -74,6 +84,19 @@ def test_report_tells_memory_time_and_versions(converted: Converted) -> None:
         "model-float32.tflite",
         "model-int8.tflite",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [".venv-edge", ".venv-edge-tflite"])
+def test_both_models_run_on_every_device_runtime(converted: Converted, net: SmallNet, environment: str) -> None:
+    python = Path(__file__).resolve().parents[1] / environment / "bin" / "python"
+    if not python.is_file():
+        pytest.skip(f"{environment} is not here: run `make setup`")
+    pixels = pictures(8, start=500, width=40)[0]
+    trained = net.score_pixels(pixels)
+    for path in (converted.float_path, converted.int8_path):
+        scores = score_with(python, environment, path, pixels, INPUT, TYPES).scores
+        assert np.corrcoef(scores, trained)[0, 1] > 0.98
 
 
 def test_existing_file_is_not_overwritten(net: SmallNet, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> Qu
     ranges = _calibrate(source, pixels, threads)
     model = flatbuffer_utils.read_model_with_mutable_tensors(str(source))
     _set_input_range(model, ranges)
+    pad_with_least_value(model, ranges)
     lifted = lift_dead_channels(model, ranges)
 
     def make_int8(model: Any) -> bytes:
@@ -98,6 +99,34 @@ def _set_input_range(model: Any, ranges: Ranges) -> None:
     name = tensor_name(graph.tensors[graph.inputs[0]])
     shape = ranges[name]["min"].shape
     ranges[name] = {"min": np.full(shape, 0.0), "max": np.full(shape, 255.0)}
+
+
+def pad_with_least_value(model: Any, ranges: Ranges) -> int:
+    """Let a padded max-pooling pad with the smallest value there is instead of minus infinity.
+
+    In int8 that is the same; left as it is, minus infinity becomes a scale that ends the runtime's process.
+
+    Args:
+        model: a mutable flatbuffer object of a float model; changed in place.
+        ranges: smallest and largest value of tensors by name; those of the padded map are changed too.
+
+    Returns:
+        How many paddings were changed.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    changed = 0
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        if flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) == "PADV2":
+            source, value = graph.tensors[operator.inputs[0]], graph.tensors[operator.inputs[2]]
+            least = ranges[tensor_name(source)]["min"].min()
+            if constant_values(model, value).min() < least:
+                set_constant(model, value, np.full(constant_values(model, value).shape, least))
+                for tensor in (value, graph.tensors[operator.outputs[0]]):
+                    ranges[tensor_name(tensor)] = dict(ranges[tensor_name(source)])
+                changed += 1
+    return changed
 
 
 def lift_dead_channels(model: Any, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> int:
