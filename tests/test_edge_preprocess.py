@@ -57,7 +57,10 @@ def test_a_raw_frame_and_its_png_give_the_same_pixels(width: int, height: int) -
 
 
 def test_every_environment_gives_the_same_pixels() -> None:
-    """A cache made with one version of Pillow must hold what a device with another one computes."""
+    """A cache made with one version of Pillow must hold what a device with another one computes.
+
+    Whoever changes the pixels on purpose changes the digest, and raises PREPROCESSING_VERSION of the dataset's cache.
+    """
     digest = hashlib.sha256()
     generator = np.random.default_rng(0)
     for width, height in ((160, 120), (120, 160), (45, 67), (67, 45), (500, 90), (90, 500), (30, 20)):
