@@ -42,7 +42,7 @@ def watch_training(card: Any) -> "Callable[[Progress], None]":
 def show_trained(card: Any, trained: TrainedModel) -> None:
     """The finished curves."""
     card.clear()
-    card.extend(trained_components(trained.recipe, trained.curves, trained.seconds, trained.notes))
+    card.extend(trained_components(trained.recipe, trained.curves, trained.seconds, trained.notes, trained.figures))
 
 
 def show_report(card: Any, settings: Settings, run: TrainRun, pathspec: str) -> None:
@@ -56,8 +56,8 @@ def show_report(card: Any, settings: Settings, run: TrainRun, pathspec: str) -> 
     """
     snapshot = load_snapshot(open_storage(settings.storage_root), run.snapshot_id)
     holdout, calibration = snapshot.select("holdout"), snapshot.select("calibration")
-    report = run.decision.report
-    holding = [*report.setting_lower, *report.setting_upper]
+    report, compared = run.decision.report, parity_rows(snapshot)
+    holding = {index: "upper" for index in report.setting_upper} | {index: "lower" for index in report.setting_lower}
     card.extend(
         report_components(
             run.evaluation,
@@ -65,10 +65,11 @@ def show_report(card: Any, settings: Settings, run: TrainRun, pathspec: str) -> 
             _by_index(settings, holdout, of_holdout(run.evaluation)),
             title=f"Line {settings.line.name}: report of a {run.exported.kind} model",
             parity=run.exported.gate,
-            parity_pictures=_by_index(settings, parity_rows(snapshot), of_parity(run.exported.gate)),
+            parity_pictures=_by_index(settings, compared, of_parity(run.exported.gate)),
+            parity_names=[row.uri for row in compared],
             threshold_pictures=[
-                (calibration[index].uri, picture)
-                for index, picture in _by_index(settings, calibration, holding).items()
+                (f"{calibration[index].uri}: holds the {holding[index]} threshold", picture)
+                for index, picture in _by_index(settings, calibration, list(holding)).items()
             ],
             recipe=run.choice,
             dataset=_dataset(settings, snapshot),
