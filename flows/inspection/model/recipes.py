@@ -10,7 +10,7 @@ import torch
 from inspection.model.backbones import ARCHITECTURES, load_backbone
 from inspection.model.checkpoints import Checkpoints, fingerprint
 from inspection.model.classifier import HEAD_CENTRE, Classifier, Design
-from inspection.model.examples import TrainingSet, learnable_types
+from inspection.model.examples import Rows, TrainingSet, learnable_types
 from inspection.model.features import MAX_ROWS, estimate_batch_norm, learn_places, pooled_features, standardisation
 from inspection.model.finetune import finetune
 from inspection.model.frozen import Head, LogisticFits, fit_score_head, fit_type_head
@@ -40,8 +40,8 @@ def train_frozen(
     if settings.weights == "none":
         estimate_batch_norm(model, training_set.pixels, settings.batch_size, settings.seed)
     if design.place_taps:
-        good = training_set.select(np.flatnonzero(~training_set.is_bad))
-        learn_places(model, good.pixels, settings.batch_size)
+        good = Rows(training_set.pixels, np.flatnonzero(~training_set.is_bad))
+        learn_places(model, good, settings.batch_size)
     features, views = _views(model, training_set, settings, deadline, progress)
     mean, std = standardisation(features, model.widths)
     features -= mean.astype(np.float32)
