@@ -14,7 +14,7 @@ from inspection.synthesis.scene import SIZE_PX, Array, Lot, Pose
 OUTER_PX = 132.0
 BOSS_PX = 62.0
 BORE_PX = 33.0
-SLEEVE_PX = 19.0
+SLEEVE_PX = 22.0
 HOLE_PX = 10.0
 HOLES = 3
 HOLE_CIRCLE_PX = 96.0
@@ -25,11 +25,11 @@ MARK_PITCH_PX = 3.5  # between dots
 FACE_PX = (BOSS_PX + 6.0, OUTER_PX - 8.0)  # radii between which the face is flat
 
 CODE = "LS40"
-DOT_PX = 1.8
+DOT_PX = 2.0
 THICKNESS_PX = 9.0
 BELT = (0.94, 1.0, 1.03)  # colour of the belt: red, green, blue
-INK = (1.9, 0.36, 1.3)  # absorption of red, green, blue: the green of an ink-jet code
-SLEEVE = (0.16, 0.40, 0.85)  # reflectance of the bearing sleeves in the bolt holes: blue polymer
+INK = (2.3, 0.36, 1.6)  # absorption of red, green, blue: the green of an ink-jet code
+SLEEVE = (0.10, 0.36, 0.92)  # reflectance of the bearing sleeves in the bolt holes: blue polymer
 
 FONT = {  # 5 x 7 dots, a row per string
     "L": "10000 10000 10000 10000 10000 10000 11111",
