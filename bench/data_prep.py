@@ -1,6 +1,6 @@
 """Preparing a folder of large JPEGs: ours against torchvision's ImageFolder + Resize, on the same cores.
 
-    python bench/data_prep.py [--images 200] [--rounds 3]
+    python bench/data_prep.py [--images 400] [--rounds 3]
 
 Ours is the flow's whole first step: list, check, hash, decode, resize, write the cache durably, divide, store the
 snapshot. The peer lists, decodes, resizes and collects tensors in memory, by a DataLoader with a worker per core.
@@ -169,7 +169,7 @@ def _report(name: str, slower: list[float], faster: list[float], want: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="cores to use")
     parser.add_argument("--peer", metavar="FOLDER", help=argparse.SUPPRESS)

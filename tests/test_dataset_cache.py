@@ -227,8 +227,11 @@ def test_a_killed_run_keeps_its_finished_shards_and_leaves_nothing_else(tmp_path
         time.sleep(0.005)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     _, alive = psutil.wait_procs(workers, timeout=10)
+    for orphan in alive:
+        orphan.kill()
+    process.communicate()
     assert not alive, "workers end with their parent"
 
     cache = PixelCache(storage, make_settings(512).input.contract())

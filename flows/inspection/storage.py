@@ -143,11 +143,13 @@ class LocalStorage:
                 os.link(staged, self._place(key))
             except FileExistsError:
                 raise ObjectExistsError(f"{key}: is in storage {self.root} already and may not be replaced") from None
+            _sync_folder(self._path(key).parent)  # what is created once is a record: it must outlive a power cut
 
     def upload(self, path: Path, key: str) -> None:
         """Write a local file's content as the object."""
         with self._staged(key, path) as staged:
             staged.replace(self._place(key))
+            _sync_folder(self._path(key).parent)  # a record may name it next
 
     def local_copy(self, key: str) -> Path:
         """The object's own file; never change it."""
@@ -204,7 +206,6 @@ class LocalStorage:
                     file.flush()
                     os.fsync(file.fileno())
                 yield staged
-                _sync_folder(self._path(key).parent)
         finally:
             staged.unlink(missing_ok=True)
 

@@ -1,17 +1,19 @@
 """Reading, decoding and resizing images into the pixel cache, on all cores, in memory that does not grow with the set.
 
-Workers (threads for a small set, processes for a large one) take chunks of uris; each file is read once, hashed and
-decoded by `edge.preprocess`; a worker writes its chunk as one shard, so that no pixel crosses a process and a killed
-run keeps every finished chunk.
+Each file is read once, hashed and decoded by `edge.preprocess`. Threads do it for a small set, and this thread writes
+the shards. For a large set, worker processes take chunks of uris and each writes its chunk as one shard, so that no
+pixel crosses a process. A killed run keeps every finished shard.
 """
 
+import itertools
 import logging
 import multiprocessing
 import os
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +26,14 @@ from edge.contract import InputContract
 from inspection.dataset.cache import SHARD_BYTES, CachedImage
 from inspection.dataset.folders import shown
 from inspection.dataset.sources import Source
-from inspection.dataset.worker import FileFacts, Job, Read, Worker, prepare_chunk, start_worker
+from inspection.dataset.worker import FileFacts, Job, Looked, Read, Worker, prepare_chunk, start_worker
 from inspection.errors import DataError
 from inspection.storage import Storage
 
 _log = logging.getLogger(__name__)
 
+_WAITING = 1  # processes more than cores, since one of them waits for the disk to take its shard
+_ROWS_BY_THREADS = 64  # images of a shard that threads fill
 _SMALLEST_CHUNK = 8  # images; the last chunks are small, so that all cores end together
 PROCESSES_FROM = 400  # images per worker. A process costs 0.25 s of its core to start; threads share one interpreter
 # lock, which an image holds for 6 % of its time, so beyond a few cores they no longer scale: see docs/decisions/0004
@@ -67,9 +71,8 @@ def read_images(
         known = Path(folder) / "known.npy"
         np.save(known, np.array(sorted(cached), dtype="S64"))
         job = Job(source, contract, storage.root, str(known))
-        chunks = _chunks(uris, workers, _rows_per_shard(contract))
-        results = _in_this_process(job, chunks) if workers == 1 else _in_pool(job, chunks, workers, len(uris))
-        for part in results:
+        prepare = _with_threads if len(uris) < PROCESSES_FROM * workers or workers == 1 else _with_processes
+        for part in prepare(job, uris, workers):
             read.facts.update(part.facts)
             read.faults.update(part.faults)
             advance(len(part.facts) + len(part.faults))
@@ -89,28 +92,42 @@ def _rows_per_shard(contract: InputContract) -> int:
     return max(1, SHARD_BYTES // (contract.width * contract.height * 3))
 
 
-def _chunks(uris: Sequence[str], workers: int, most: int) -> Iterator[list[str]]:
-    """Cut the images into chunks, smaller towards the end."""
-    start = 0
-    while start < len(uris):
-        size = max(1, min(most, max(_SMALLEST_CHUNK, (len(uris) - start) // (2 * workers))))
-        yield list(uris[start : start + size])
-        start += size
-
-
-def _in_this_process(job: Job, chunks: Iterator[list[str]]) -> Iterator[Read]:
+def _with_threads(job: Job, uris: Sequence[str], workers: int) -> Iterator[Read]:
+    """Threads read and decode; this one writes, while they go on with the images that come next."""
     worker = Worker(job)
-    for chunk in chunks:
-        yield worker.prepare(chunk)
+    rows = min(_ROWS_BY_THREADS, _rows_per_shard(job.contract))
+    with ThreadPoolExecutor(workers) as pool:
+        images = _ahead(pool, worker.look, uris, rows)
+        for start in range(0, len(uris), rows):
+            yield worker.gather(itertools.islice(images, rows), min(rows, len(uris) - start))
 
 
-def _in_pool(job: Job, chunks: Iterator[list[str]], workers: int, images: int) -> Iterator[Read]:
-    """Hand chunks to a pool of workers, never more than two per worker at a time."""
-    running: dict[Future[Read], list[str]] = {}
-    pool, prepare = _open_pool(job, workers, images)
+def _ahead(
+    pool: ThreadPoolExecutor, look: Callable[[str], Looked], uris: Sequence[str], window: int
+) -> Iterator[Looked]:
+    """What `look` gives for each image, in their order, at most `window` of them ahead of the one that is taken."""
+    running: deque[Future[Looked]] = deque()
     try:
-        for chunk in chunks:
-            running[pool.submit(prepare, chunk)] = chunk
+        for uri in uris:
+            running.append(pool.submit(look, uri))
+            if len(running) >= window:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _with_processes(job: Job, uris: Sequence[str], workers: int) -> Iterator[Read]:
+    """Hand chunks to worker processes, never more than two per worker at a time."""
+    # spawn: a fork would copy the locks of this process's threads, and Python is leaving fork
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers + _WAITING, spawn, start_worker, (job,))
+    running: dict[Future[Read], list[str]] = {}
+    try:
+        for chunk in _chunks(uris, workers, _rows_per_shard(job.contract)):
+            running[pool.submit(prepare_chunk, chunk)] = chunk
             if len(running) >= 2 * workers:
                 yield from _finished(running)
         while running:
@@ -125,13 +142,13 @@ def _in_pool(job: Job, chunks: Iterator[list[str]], workers: int, images: int) -
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _open_pool(job: Job, workers: int, images: int) -> tuple[Executor, Callable[[list[str]], Read]]:
-    """Threads for a small set, processes for a large one, and the function that either runs on a chunk."""
-    if images < PROCESSES_FROM * workers:
-        return ThreadPoolExecutor(workers), Worker(job).prepare
-    # spawn: a fork would copy the locks of this process's threads, and Python is leaving fork
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, spawn, start_worker, (job,)), prepare_chunk
+def _chunks(uris: Sequence[str], workers: int, most: int) -> Iterator[list[str]]:
+    """Cut the images into chunks, smaller towards the end."""
+    start = 0
+    while start < len(uris):
+        size = max(1, min(most, max(_SMALLEST_CHUNK, (len(uris) - start) // (2 * workers))))
+        yield list(uris[start : start + size])
+        start += size
 
 
 def _finished(running: dict[Future[Read], list[str]]) -> Iterator[Read]:

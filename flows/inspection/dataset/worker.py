@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
@@ -37,6 +38,16 @@ class Read:
     faults: dict[str, str]  # by uri: why it could not be read or decoded
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One image that was read."""
+
+    uri: str
+    facts: FileFacts | None = None  # None: it could not be read or decoded
+    pixels: np.ndarray | None = None  # uint8 (1, H, W, 3); None: they are in the cache
+    fault: str = ""
+
+
 @dataclass(frozen=True)
 class Job:
     """What a worker must know; sent to it once."""
@@ -48,7 +59,7 @@ class Job:
 
 
 class Worker:
-    """Prepares chunks; several threads may use one."""
+    """Prepares chunks; several threads may look at images with one."""
 
     def __init__(self, job: Job) -> None:
         self._source, self._contract = job.source, job.contract
@@ -58,26 +69,35 @@ class Worker:
 
     def prepare(self, uris: list[str]) -> Read:
         """Read a chunk of images; those that are new become one shard."""
+        return self.gather(map(self.look, uris), len(uris))
+
+    def look(self, uri: str) -> Looked:
+        """Read one image, and decode it if it is new."""
+        try:
+            data = self._source.read(uri)
+            sha256 = hashlib.sha256(data).hexdigest()
+            if self._is_known(sha256):
+                return Looked(uri, FileFacts(sha256, 0, 0))  # the size is in the cache's index
+            prepared = prepare_file(data, self._contract, uri)
+        except ImageError as error:
+            return Looked(uri, fault=str(error).removeprefix(f"{uri}: "))
+        except OSError as error:
+            return Looked(uri, fault=error.strerror or str(error))
+        return Looked(uri, FileFacts(sha256, prepared.width_px, prepared.height_px), prepared.pixels)
+
+    def gather(self, images: Iterable[Looked], most: int) -> Read:
+        """Write the pixels of these images, at most so many, as one shard."""
         read = Read({}, {})
-        buffer = ShardBuffer(len(uris), self._contract)
-        added: dict[str, FileFacts] = {}
-        for uri in uris:
-            try:
-                data = self._source.read(uri)
-                sha256 = hashlib.sha256(data).hexdigest()
-                if sha256 in added:
-                    read.facts[uri] = added[sha256]
-                elif self._is_known(sha256):
-                    read.facts[uri] = FileFacts(sha256, 0, 0)  # the size is in the cache's index
-                else:
-                    prepared = prepare_file(data, self._contract, uri)
-                    added[sha256] = FileFacts(sha256, prepared.width_px, prepared.height_px)
-                    read.facts[uri] = added[sha256]
-                    buffer.add(sha256, prepared.pixels, prepared.width_px, prepared.height_px)
-            except ImageError as error:
-                read.faults[uri] = str(error).removeprefix(f"{uri}: ")
-            except OSError as error:
-                read.faults[uri] = error.strerror or str(error)
+        buffer = ShardBuffer(most, self._contract)
+        added = set()
+        for image in images:
+            if image.facts is None:
+                read.faults[image.uri] = image.fault
+                continue
+            read.facts[image.uri] = image.facts
+            if image.pixels is not None and image.facts.sha256 not in added:
+                added.add(image.facts.sha256)
+                buffer.add(image.facts.sha256, image.pixels, image.facts.width, image.facts.height)
         buffer.store(self._storage, self._prefix)
         return read
 
