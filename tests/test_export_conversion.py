@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from export_pictures import NotConvertible, SmallNet, TwoScores, pictures
 
 from edge.contract import InputContract
@@ -12,7 +13,9 @@ from inspection.errors import ConversionError
 from inspection.export import conversion
 from inspection.export.conversion import CALIBRATION_IMAGES, Converted, convert
 from inspection.export.convert_process import convert_to_float
-from inspection.export.device import score_with
+from inspection.export.device import score_on_device, score_with
+from inspection.model.classifier import Classifier, Design
+from inspection.settings import ExportSettings
 
 INPUT = InputContract(width=40, height=32)  # not square: width and height must not be mixed up
 TYPES = ("scratch", "stain")
@@ -147,3 +150,20 @@ def test_more_images_than_needed_are_thinned_out_and_fewer_filled_up() -> None:
     assert len(filled) == CALIBRATION_IMAGES
     np.testing.assert_array_equal(filled, conversion._choose(few))
     np.testing.assert_array_equal(filled[:3], few)
+
+
+@pytest.mark.slow
+def test_constant_maps_in_channels_last_convert_to_the_same_scores(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    design = Design("squeezenet1_1", taps=(1, 3), place_taps=(1, 3), input_size=(64, 64))
+    model = Classifier(design).eval()
+    for places in model.places.values():
+        shape = places.get_buffer("mean").shape[1:]
+        places.set_statistics(torch.rand(shape), torch.rand(shape) + 0.5)
+    torch.nn.init.normal_(model.score.weight, std=0.05)
+    model = model.to(memory_format=torch.channels_last)  # as training leaves it
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    contract = InputContract(64, 64)
+    converted = convert(model, contract, pixels, tmp_path)
+    scores = score_on_device(converted.float_path, pixels, contract, ExportSettings()).scores
+    np.testing.assert_allclose(scores, model.score_pixels(pixels), atol=1e-3)

@@ -108,7 +108,9 @@ def _write_model(model: "nn.Module", path: Path) -> None:
     import torch
 
     try:
-        torch.save(copy.deepcopy(model).cpu().eval(), path)
+        # litert-torch reads a constant in channels_last as if it were contiguous: maps then get wrong factors.
+        plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
+        torch.save(plain, path)
     except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
         raise ConversionError(
             f"{type(model).__qualname__}: cannot be handed to the converting process ({error}); define it in a module, "
