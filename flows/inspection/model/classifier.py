@@ -113,6 +113,7 @@ class Classifier(Scorer):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
         self.types = nn.Linear(size, len(design.defect_types)) if design.defect_types else None
+        self.centred = False
 
     def forward(self, x: torch.Tensor) -> Output:
         """Score images.
@@ -125,6 +126,8 @@ class Classifier(Scorer):
         """
         parts = zip(self.standardise, self.pool(x), strict=True)
         features = torch.cat([F.relu6(scale(pooled)) for scale, pooled in parts], dim=1).flatten(1)
+        if self.centred:
+            features = features - HEAD_CENTRE
         score: torch.Tensor = self.score(features)
         return score if self.types is None else (score, self.types(features))
 
@@ -154,6 +157,15 @@ class Classifier(Scorer):
         for scale, centre, spread in parts:
             scale.get_parameter("weight").copy_((0.5 / spread).view(-1, 1, 1, 1))
             scale.get_parameter("bias").copy_(HEAD_CENTRE - 0.5 * centre / spread)
+
+    @torch.no_grad()
+    def centre_head(self, centred: bool) -> None:
+        """Let the head see features around zero while it learns, which is faster, or as they ship; same logits."""
+        if centred != self.centred:
+            sign = 1 if centred else -1
+            for layer in [self.score] if self.types is None else [self.score, self.types]:
+                layer.bias.add_(sign * HEAD_CENTRE * layer.weight.sum(dim=1))
+            self.centred = centred
 
     @torch.no_grad()
     def _tap_shapes(self) -> dict[int, tuple[int, int, int]]:

@@ -19,7 +19,7 @@ from inspection.model.checkpoints import Checkpoints
 from inspection.model.classifier import Classifier, Design
 from inspection.model.examples import TrainingSet, learnable_types, validation_fold
 from inspection.model.features import estimate_batch_norm, pooled_features, standardisation
-from inspection.model.frozen import balanced_loss, fit_common_scale
+from inspection.model.frozen import balanced_losses, fit_common_scale
 from inspection.model.loading import load_batches, shuffled_batches
 from inspection.model.progress import Epoch
 from inspection.settings import TrainingSettings
@@ -116,6 +116,7 @@ def finetune(
         if watch:
             watch(state.curves)
     state.model.load_state_dict(state.best)
+    state.model.centre_head(False)
     slope, offset = fit_common_scale(state.model.score_pixels(judge.pixels, settings.batch_size), judge.is_bad)
     with torch.no_grad():
         state.model.score.weight.mul_(slope)
@@ -135,6 +136,7 @@ def _start(
     features = pooled_features(model, learn.pixels, settings.batch_size)
     mean, std = standardisation(features, [features.shape[1]])
     model.set_standardisation(torch.from_numpy(mean), torch.from_numpy(std))
+    model.centre_head(True)
     if model.types is not None:
         nn.init.zeros_(model.types.weight)
         nn.init.zeros_(model.types.bias)
@@ -249,7 +251,7 @@ def _judge(model: Classifier, judge: TrainingSet, settings: TrainingSettings) ->
     from sklearn.metrics import roc_auc_score
 
     scores = model.score_pixels(judge.pixels, settings.batch_size)
-    return balanced_loss(scores, judge.is_bad), float(roc_auc_score(judge.is_bad, scores))
+    return float(balanced_losses(scores, judge.is_bad).mean()), float(roc_auc_score(judge.is_bad, scores))
 
 
 def _train_mode(model: Classifier) -> None:

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 PENALTIES = tuple(10.0**power for power in range(-6, 1))  # scikit-learn's C for images of weight one
 INNER_FOLDS = 5
 
+_Try = tuple[np.ndarray, float, np.ndarray, float, float]  # losses, C, out-of-fold logits, slope, offset
+
 
 @dataclass(frozen=True)
 class Head:
@@ -99,10 +101,11 @@ def fit_score_head(fits: LogisticFits, training_set: TrainingSet, seed: int) -> 
     for penalty in PENALTIES:
         logits = fits.out_of_fold(labels, penalty, folds)
         slope, offset = fit_common_scale(logits, training_set.is_bad)
-        tried.append((balanced_loss(slope * logits + offset, training_set.is_bad), penalty, logits, slope, offset))
-    loss, penalty, logits, slope, offset = min(tried, key=lambda one: one[0])
+        losses = balanced_losses(slope * logits + offset, training_set.is_bad)
+        tried.append((losses, penalty, logits, slope, offset))
+    losses, penalty, logits, slope, offset = _strongest_as_good(tried)
     head = fits.unrotate(*fits.fit(labels, penalty, np.arange(fits.images))).scaled(slope, offset)
-    figures = {"C": penalty, "inner_auroc": float(roc_auc_score(labels, logits)), "inner_loss": loss}
+    figures = {"C": penalty, "inner_auroc": float(roc_auc_score(labels, logits)), "inner_loss": float(losses.mean())}
     return head, figures
 
 
@@ -147,7 +150,22 @@ def fit_common_scale(scores: np.ndarray, is_bad: np.ndarray) -> tuple[float, flo
     return float(slope / spread), float(offset - slope * centre / spread)
 
 
-def balanced_loss(logits: np.ndarray, is_bad: np.ndarray) -> float:
-    """Mean logistic loss with both classes weighing the same."""
-    losses = np.logaddexp(0, np.where(is_bad, -logits, logits))
-    return float((losses[is_bad].mean() + losses[~is_bad].mean()) / 2)
+def balanced_losses(logits: np.ndarray, is_bad: np.ndarray) -> np.ndarray:
+    """Logistic loss of each image, [N], weighted so that both classes weigh the same in the mean."""
+    share = float(is_bad.mean())
+    weights = np.where(is_bad, 0.5 / share, 0.5 / (1 - share))
+    losses: np.ndarray = weights * np.logaddexp(0, np.where(is_bad, -logits, logits))
+    return losses
+
+
+def _strongest_as_good(tried: list[_Try]) -> _Try:
+    """The strongest penalty (smallest C) within one standard error of the best: it errs less on what is new.
+
+    Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
+    """
+    best = min(tried, key=lambda one: float(one[0].mean()))
+    for one in sorted(tried, key=lambda one: one[1]):
+        behind = one[0] - best[0]
+        if behind.mean() <= behind.std(ddof=1) / np.sqrt(len(behind)):
+            return one
+    return best

@@ -86,32 +86,40 @@ def average_scores(members: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean(np.stack(members), axis=0)
 
 
-def auroc(scores: np.ndarray, is_bad: np.ndarray, weights: np.ndarray | None = None) -> float:
+def auroc(scores: np.ndarray, is_bad: np.ndarray) -> float:
     """Area under the ROC curve, with ties counted as half."""
-    from sklearn.metrics import roc_auc_score
+    return float(weighted_aurocs(scores, is_bad, np.ones((1, len(scores))))[0])
 
-    return float(roc_auc_score(is_bad, scores, sample_weight=weights))
+
+def weighted_aurocs(scores: np.ndarray, is_bad: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUROC under each row of image weights [draws, N]; float64 [draws]."""
+    values, place = np.unique(scores, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(values)))
+    bad = np.add.reduceat((weights * is_bad)[:, order], starts, axis=1)  # weight of bad images at each distinct score
+    good = np.add.reduceat((weights * ~is_bad)[:, order], starts, axis=1)
+    below = np.cumsum(good, axis=1) - good / 2
+    aurocs: np.ndarray = (bad * below).sum(axis=1) / (bad.sum(axis=1) * good.sum(axis=1))
+    return aurocs
 
 
 def _bootstrap(scores: Sequence[np.ndarray], is_bad: np.ndarray, groups: Sequence[str], seed: int) -> np.ndarray:
     """AUROC of every recipe on the same resampled groups; float64 [draws, recipes].
 
-    Groups are drawn within strata (all good, all bad, mixed), so that every draw has both classes.
+    Groups are drawn within strata (all good, all bad, mixed), so that draws have both classes; a draw that still has
+    only one is left out.
     """
     _, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     share = np.bincount(index, weights=is_bad) / np.bincount(index)
     stratum = np.where(share == 0, 0, np.where(share == 1, 1, 2))
     generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(BOOTSTRAPS):
-        copies = np.zeros(len(stratum))
-        for kind in np.unique(stratum):
-            members = np.flatnonzero(stratum == kind)
-            copies += np.bincount(generator.choice(members, len(members)), minlength=len(stratum))
-        weights = copies[index]
-        if weights[is_bad].sum() and weights[~is_bad].sum():
-            drawn.append([auroc(one, is_bad, weights) for one in scores])
-    return np.array(drawn)
+    copies = np.zeros((BOOTSTRAPS, len(stratum)))
+    for kind in np.unique(stratum):
+        members = np.flatnonzero(stratum == kind)
+        copies[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), BOOTSTRAPS)
+    weights = copies[:, index]
+    weights = weights[(weights[:, is_bad].sum(axis=1) > 0) & (weights[:, ~is_bad].sum(axis=1) > 0)]
+    return np.stack([weighted_aurocs(one, is_bad, weights) for one in scores], axis=1)
 
 
 def _difference(recipe: str, difference: float, drawn: np.ndarray) -> Difference:
@@ -127,7 +135,8 @@ def _explain(chosen: str, best: str, aurocs: dict[str, float], differences: Sequ
         for one in differences
     )
     if chosen == best:
-        reason = "it is the best" + (", and no simpler one is within one standard error of it" if differences else "")
+        simpler = any(SIMPLICITY.index(one.recipe) < SIMPLICITY.index(best) for one in differences)
+        reason = "it is the best" + (", and no simpler one is within one standard error of it" if simpler else "")
     else:
         reason = f"it is the simplest within one standard error of {best}"
     return f"{text}{against + '. ' if against else ''}Chosen: {chosen}, since {reason}."

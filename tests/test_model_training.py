@@ -1,0 +1,261 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inspection.errors import TrainingError
+from inspection.model.checkpoints import FolderCheckpoints, StoredCheckpoints
+from inspection.model.examples import TrainingSet, folds_of, learnable_types
+from inspection.model.frozen import fit_common_scale
+from inspection.model.storing import load_model, save_model
+from inspection.model.training import cross_validate, recipes_to_compare, train
+from inspection.settings import AugmentationSettings, TrainingSettings
+from inspection.storage import open_storage
+
+SMALL = TrainingSettings(
+    backbone="squeezenet1_1",
+    weights="none",
+    epochs=3,
+    batch_size=8,
+    views=1,
+    folds=2,
+    learning_rate=1e-3,
+    augmentation=AugmentationSettings(horizontal_flip=False, vertical_flip=False, shift=0.0, rotation_deg=0.0),
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums of one thread have one order, whatever else the machine does; and tiny pictures are fastest so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _set(count=24, size=36, seed=0, types=("dark", "light")):
+    """Grey pictures; a bad one has a dark or a light square somewhere."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(110, 130, (count, size, size, 3)).astype(np.uint8)
+    is_bad = np.arange(count) % 2 == 1
+    kinds = np.where(is_bad, (np.arange(count) // 2) % 2, -1).astype(np.int64)
+    for row in np.flatnonzero(is_bad):
+        top, left = random.integers(2, size - 14, 2)
+        pixels[row, top : top + 12, left : left + 12] = (10, 240)[kinds[row]]
+    return TrainingSet(pixels, is_bad, kinds, [f"part-{row}" for row in range(count)], types)
+
+
+def _settings(**fields):
+    return TrainingSettings(**{**vars(SMALL), **fields})
+
+
+def test_the_frozen_recipe_finds_defects_and_tells_their_types():
+    learned, unseen = _set(), _set(seed=1)
+    trained = train("frozen", learned, SMALL)
+    scores = trained.model.score_pixels(unseen.pixels)
+    assert scores[unseen.is_bad].min() > scores[~unseen.is_bad].max()
+    types = trained.model.score_types(unseen.pixels)
+    assert (types.argmax(1) == unseen.types)[unseen.is_bad].all()
+
+
+def test_fine_tuning_records_every_epoch_and_learns():
+    seen = []
+    trained = train("finetune", _set(), _settings(epochs=4, patience=4), progress=seen.append)
+    assert [epoch.epoch for epoch in trained.curves] == [1, 2, 3, 4]
+    assert [update.done for update in seen] == [1, 2, 3, 4]
+    assert trained.curves[-1].loss < trained.curves[0].loss
+    assert all(epoch.images_per_s > 0 for epoch in trained.curves)
+
+
+@pytest.mark.parametrize("recipe", ["frozen", "finetune"])
+def test_the_same_seed_gives_the_same_model(recipe):
+    one, same = (train(recipe, _set(), _settings(epochs=2)).model.state_dict() for _ in range(2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+
+
+def test_another_seed_gives_another_model():
+    one, other = (train("frozen", _set(), _settings(seed=seed)).model.score_pixels(_set().pixels) for seed in (0, 1))
+    assert not np.allclose(one, other)
+
+
+def test_both_is_the_average_of_the_two_recipes():
+    learned = _set()
+    both = train("both", learned, _settings(epochs=1)).model.score_pixels(learned.pixels)
+    members = [
+        train(recipe, learned, _settings(epochs=1)).model.score_pixels(learned.pixels)
+        for recipe in ("frozen", "finetune")
+    ]
+    assert np.allclose(both, np.mean(members, axis=0), atol=1e-4)
+
+
+def test_a_fixed_pose_finds_a_part_out_of_place_that_pooling_cannot_see():
+    random = np.random.default_rng(0)
+    pixels = random.integers(110, 130, (40, 36, 36, 3)).astype(np.uint8)
+    is_bad = np.arange(40) % 2 == 1
+    for row, bad in enumerate(is_bad):  # the same spot, at its place or elsewhere
+        top, left = random.integers(16, 26, 2) if bad else (6, 6)
+        pixels[row, top : top + 8, left : left + 8] = 220
+    learned = TrainingSet(pixels[:28], is_bad[:28], np.full(28, -1), [str(row) for row in range(28)])
+    model = train("frozen", learned, _settings(fixed_pose=True)).model
+    scores = model.score_pixels(pixels[28:])
+    assert scores[is_bad[28:]].min() > scores[~is_bad[28:]].max()
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(TrainingError, match="found 'magic'"):
+        train("magic", _set(), SMALL)
+
+
+@pytest.mark.parametrize(("bad", "message"), [(0, "found 8 good and 0 bad"), (1, "found 7 good and 1 bad")])
+def test_a_class_with_too_few_images_is_refused(bad, message):
+    with pytest.raises(TrainingError, match=message):
+        TrainingSet(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8) < bad, np.full(8, -1), ["a"] * 8)
+
+
+def test_labels_that_do_not_match_the_pixels_are_refused():
+    with pytest.raises(TrainingError, match="found pixels"):
+        TrainingSet(np.zeros((8, 32, 32, 3), np.uint8), np.arange(7) < 3, np.full(7, -1), ["a"] * 7)
+
+
+def test_max_minutes_stops_in_good_order_with_a_model():
+    trained = train("finetune", _set(), _settings(epochs=50, patience=50, max_minutes=0.001))
+    assert len(trained.curves) < 50
+    assert any("max_minutes" in note for note in trained.notes)
+    assert np.isfinite(trained.model.score_pixels(_set().pixels)).all()
+
+
+def test_pixels_are_read_in_batches_and_never_whole():
+    class Reader:
+        def __init__(self, pixels):
+            self.pixels, self.shape, self.largest = pixels, pixels.shape, 0
+
+        def __len__(self):
+            return len(self.pixels)
+
+        def __getitem__(self, indices):
+            self.largest = max(self.largest, len(indices))
+            return self.pixels[indices]
+
+    whole = _set(80)
+    reader = Reader(whole.pixels)
+    train("both", TrainingSet(reader, whole.is_bad, whole.types, whole.groups, whole.defect_types), _settings(epochs=1))
+    assert 0 < reader.largest <= 64  # the digest for checkpoints reads the most at once
+
+
+def test_cross_validation_never_scores_an_image_with_its_own_group_in_training():
+    learned = _set()
+    pairs = TrainingSet(learned.pixels, learned.is_bad, learned.types, [f"lot-{row // 4}" for row in range(24)])
+    for rest, part in folds_of(pairs, 3, 0):
+        assert not {pairs.groups[row] for row in rest} & {pairs.groups[row] for row in part}
+    validation = cross_validate("frozen", learned, SMALL)
+    assert validation.scores.shape == (24,)
+    assert validation.auroc > 0.9
+
+
+def test_one_group_for_all_is_divided_by_images_and_said(caplog):
+    learned = _set()
+    lump = TrainingSet(learned.pixels, learned.is_bad, learned.types, ["lot"] * 24)
+    assert len(folds_of(lump, 3, 0)) == 3
+    assert "groups_ignored" in caplog.text
+
+
+def test_only_auto_compares_recipes():
+    assert recipes_to_compare(_settings(recipe="auto")) == ["frozen", "finetune"]
+    assert recipes_to_compare(_settings(recipe="frozen")) == []
+
+
+def test_types_with_too_few_images_are_not_learned():
+    learned = _set()
+    types = learned.types.copy()
+    types[np.flatnonzero(types == 1)[2:]] = -1
+    assert learnable_types(TrainingSet(learned.pixels, learned.is_bad, types, learned.groups, ("dark", "light"))) == ()
+
+
+def test_the_common_scale_stays_finite_when_the_classes_are_apart():
+    is_bad = np.arange(20) >= 10
+    slope, offset = fit_common_scale(np.where(is_bad, 1000.0, -1000.0), is_bad)
+    logits = slope * np.array([-1000.0, 1000.0]) + offset
+    assert np.allclose(logits, [-np.log(11), np.log(11)], atol=0.05)
+
+
+@pytest.mark.parametrize("place", ["folder", "storage"])
+def test_a_finished_training_is_not_repeated(tmp_path, place):
+    checkpoints = (
+        FolderCheckpoints(tmp_path)
+        if place == "folder"
+        else StoredCheckpoints(open_storage(str(tmp_path)), "checkpoints/x")
+    )
+    first = train("finetune", _set(), _settings(epochs=2), checkpoints)
+    again = train("finetune", _set(), _settings(epochs=2), checkpoints)
+    assert again.curves == first.curves
+    assert np.array_equal(again.model.score_pixels(_set().pixels), first.model.score_pixels(_set().pixels))
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path, caplog):
+    train("finetune", _set(), _settings(epochs=1), tmp_path)
+    again = train("finetune", _set(), _settings(epochs=1, learning_rate=5e-3), tmp_path)
+    assert len(again.curves) == 1
+    assert "checkpoint_ignored" in caplog.text
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_model_training as here
+
+class Hangs:
+    "Pixels that stop coming in the middle of the second epoch."
+    def __init__(self, pixels):
+        self.pixels, self.shape, self.hang = pixels, pixels.shape, False
+    def __len__(self):
+        return len(self.pixels)
+    def __getitem__(self, indices):
+        if self.hang:
+            Path({ready!r}).touch()
+            time.sleep(600)
+        return self.pixels[indices]
+
+here.torch.set_num_threads(1)
+whole = here._set()
+pixels = Hangs(whole.pixels)
+learned = here.TrainingSet(pixels, whole.is_bad, whole.types, whole.groups, whole.defect_types)
+def watch(update):
+    pixels.hang = True
+here.train("finetune", learned, here.SMALL, Path({folder!r}), watch)
+"""
+
+
+def test_a_training_killed_in_the_middle_goes_on_and_ends_with_the_same_model(tmp_path):
+    ready = tmp_path / "ready"
+    script = KILLED.format(tests=str(Path(__file__).parent), ready=str(ready), folder=str(tmp_path / "checkpoints"))
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    try:
+        while not ready.exists():
+            assert child.poll() is None, "the training ended before it could be killed"
+            time.sleep(0.05)
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    updates = []
+    resumed = train("finetune", _set(), SMALL, tmp_path / "checkpoints", updates.append)
+    whole = train("finetune", _set(), SMALL)
+    assert updates[0].done == 1  # the first epoch came from the checkpoint
+    assert len(updates) == len(whole.curves)
+    assert [epoch.loss for epoch in resumed.curves] == [epoch.loss for epoch in whole.curves]
+    assert np.array_equal(resumed.model.score_pixels(_set().pixels), whole.model.score_pixels(_set().pixels))
+
+
+def test_a_trained_model_survives_saving(tmp_path):
+    model = train("both", _set(), _settings(epochs=1, fixed_pose=True)).model
+    save_model(model, tmp_path / "model.pt")
+    assert np.array_equal(
+        load_model(tmp_path / "model.pt").score_pixels(_set().pixels), model.score_pixels(_set().pixels)
+    )
