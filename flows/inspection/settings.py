@@ -101,7 +101,7 @@ class TrainingSettings:
     folds: Annotated[int, Field(ge=2, le=10)] = 3  # of the cross-validation that compares recipes
     epochs: Count = 15  # of fine-tuning, at most
     batch_size: Count = 16
-    learning_rate: Positive = 3e-4  # of the head when fine-tuning; the backbone gets a tenth of it
+    learning_rate: Positive = 1e-3  # of the head when fine-tuning; the backbone gets a tenth of it
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     patience: Count = 4  # epochs without progress after which fine-tuning stops
     views: Count = 4  # augmented views per image that the frozen recipe learns from
