@@ -191,7 +191,7 @@ def train_epoch(
     deadline: float,
 ) -> tuple[float, int]:
     """Go once over the training part; returns the mean loss and how many images were used."""
-    _train_mode(model)
+    train_mode(model)
     generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + epoch)
     weights = class_weights(learn.is_bad)
     known = _known_types(learn, model.defect_types)
@@ -203,7 +203,7 @@ def train_epoch(
             images = augment(images, settings.augmentation, generator)
             with autocast(device):
                 output = model(images)
-            loss = _loss(output, learn.is_bad[rows], weights[rows], known[rows])
+            loss = batch_loss(output, learn.is_bad[rows], weights[rows], known[rows])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -228,7 +228,8 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-def _loss(output: Any, is_bad: np.ndarray, weights: np.ndarray, types: np.ndarray) -> torch.Tensor:
+def batch_loss(output: Any, is_bad: np.ndarray, weights: np.ndarray, types: np.ndarray) -> torch.Tensor:
+    """Class-balanced logistic loss of the score, and the cross-entropy of the types where they are known."""
     score = output[0] if isinstance(output, tuple) else output
     on_device = {"device": score.device, "non_blocking": True}
     labels = torch.from_numpy(is_bad.astype(np.float32)).to(**on_device)
@@ -254,7 +255,7 @@ def _judge(model: Classifier, judge: TrainingSet, settings: TrainingSettings) ->
     return float(balanced_losses(scores, judge.is_bad).mean()), float(roc_auc_score(judge.is_bad, scores))
 
 
-def _train_mode(model: Classifier) -> None:
+def train_mode(model: Classifier) -> None:
     """Training mode, except that batch norm keeps its statistics: a few images would only spoil them."""
     model.train()
     for module in model.modules():
