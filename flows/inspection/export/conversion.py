@@ -19,7 +19,8 @@ import numpy as np
 from edge.contract import InputContract
 from inspection.errors import ConversionError
 from inspection.export.child import import_path, run_child
-from inspection.export.variation import vary
+from inspection.export.variation import copies_of
+from inspection.settings import AugmentationSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 FLOAT_NAME = "model-float32.tflite"
 INT8_NAME = "model-int8.tflite"
 CALIBRATION_IMAGES = 256  # more only widens the ranges; each costs about 20 ms at 224 px
+DEFAULT_AUGMENTATION = AugmentationSettings()
 SEED = 0  # of the choice among more images, and of the copies that fill up fewer
 
 
@@ -46,7 +48,13 @@ class Converted:
     versions: dict[str, str]  # of the packages that converted
 
 
-def convert(model: "nn.Module", input: InputContract, calibration_pixels: np.ndarray, folder: Path) -> Converted:
+def convert(
+    model: "nn.Module",
+    input: InputContract,
+    calibration_pixels: np.ndarray,
+    folder: Path,
+    augmentation: AugmentationSettings = DEFAULT_AUGMENTATION,
+) -> Converted:
     """Convert a classifier to float32 and to full int8.
 
     Args:
@@ -56,6 +64,7 @@ def convert(model: "nn.Module", input: InputContract, calibration_pixels: np.nda
         calibration_pixels: uint8 [N, H, W, 3], of training images only: the quantiser takes its ranges from them.
             At most `CALIBRATION_IMAGES` are used; fewer are filled up with slightly varied copies.
         folder: receives both files; it must not hold them yet.
+        augmentation: how the copies may differ from their pictures.
 
     Raises:
         ConversionError: the pixels do not fit, a file exists, or the model cannot be converted or quantised.
@@ -69,7 +78,7 @@ def convert(model: "nn.Module", input: InputContract, calibration_pixels: np.nda
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as name:
         work = Path(name)
         _write_model(model, work / "model.pt")
-        np.save(work / "pixels.npy", _choose(calibration_pixels))
+        np.save(work / "pixels.npy", _choose(calibration_pixels, augmentation))
         run_child(
             [sys.executable, "-m", "inspection.export.convert_process", work],
             what="converting the model to TensorFlow Lite",
@@ -118,11 +127,11 @@ def _write_model(model: "nn.Module", path: Path) -> None:
         ) from error
 
 
-def _choose(pixels: np.ndarray) -> np.ndarray:
+def _choose(pixels: np.ndarray, augmentation: AugmentationSettings = DEFAULT_AUGMENTATION) -> np.ndarray:
     """A seeded choice of images, filled up with varied copies, uint8 [<= CALIBRATION_IMAGES, H, W, 3]."""
     generator = np.random.default_rng(SEED)
     chosen = pixels[np.sort(generator.permutation(len(pixels))[:CALIBRATION_IMAGES])]
     missing = CALIBRATION_IMAGES - len(chosen)
-    sources = np.arange(missing) % len(chosen)
-    copies = [vary(chosen[source], generator) for source in sources]
-    return np.concatenate([chosen, np.stack(copies)]) if copies else chosen
+    if missing <= 0:
+        return chosen
+    return np.concatenate([chosen, copies_of(chosen, np.arange(missing) % len(chosen), augmentation, SEED)])

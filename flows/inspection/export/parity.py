@@ -18,13 +18,14 @@ from inspection.export.agreement import ParityReport, check_parity
 from inspection.export.benchmark import read_benchmarks
 from inspection.export.conversion import Converted
 from inspection.export.device import score_on_device
-from inspection.export.variation import vary
-from inspection.settings import ExportSettings
+from inspection.export.variation import copies_of
+from inspection.settings import AugmentationSettings, ExportSettings
 
 __all__ = ["GateError", "ParityGate", "ParityReport", "check_parity", "run_parity_gate"]
 
 log = logging.getLogger(__name__)
 
+DEFAULT_AUGMENTATION = AugmentationSettings()
 NAMED = 10  # flipped images named in an error
 
 
@@ -78,6 +79,7 @@ def run_parity_gate(
     seed: int,
     defect_types: Sequence[str] = (),
     names: Sequence[str] | None = None,
+    augmentation: AugmentationSettings = DEFAULT_AUGMENTATION,
 ) -> ParityGate:
     """Compare both converted models with the trained one and choose what ships.
 
@@ -91,6 +93,7 @@ def run_parity_gate(
         seed: of the copies that fill up to that number, and of the bootstrap.
         defect_types: names of the model's type outputs.
         names: of the images, for the error; their numbers when not given.
+        augmentation: how the copies may differ from their pictures.
 
     Raises:
         ParityError: neither passes; the pictures that flipped are named.
@@ -98,7 +101,7 @@ def run_parity_gate(
         SettingsError: the device benchmark cannot be used.
     """
     benchmarks = read_benchmarks(Path(settings.device_benchmark), input) if settings.device_benchmark else None
-    compared, source_index = fill_up(pixels, settings.parity_images, seed)
+    compared, source_index = fill_up(pixels, settings.parity_images, seed, augmentation)
     trained = model.score_pixels(compared)
     labels, reports, devices = is_bad[source_index], {}, {}
     for kind, path in (("float32", converted.float_path), ("int8", converted.int8_path)):
@@ -122,23 +125,25 @@ def run_parity_gate(
     )
 
 
-def fill_up(pixels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def fill_up(
+    pixels: np.ndarray, count: int, seed: int, augmentation: AugmentationSettings = DEFAULT_AUGMENTATION
+) -> tuple[np.ndarray, np.ndarray]:
     """Add varied copies until there are at least `count` images.
 
     Args:
         pixels: uint8 [N, H, W, 3].
         count: of images wanted; more than that are all kept.
         seed: of the copies.
+        augmentation: how they may differ from their pictures.
 
     Returns:
         uint8 [max(N, count), H, W, 3], the given images first, and int64, which of them each came from.
     """
-    generator = np.random.default_rng(seed)
     source_index = np.arange(max(len(pixels), count)) % len(pixels)
     if len(source_index) == len(pixels):
         return pixels, source_index
-    copies = [vary(pixels[index], generator) for index in source_index[len(pixels) :]]
-    return np.concatenate([pixels, np.stack(copies)]), source_index
+    copies = copies_of(pixels, source_index[len(pixels) :], augmentation, seed)
+    return np.concatenate([pixels, copies]), source_index
 
 
 def _choose(

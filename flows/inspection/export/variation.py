@@ -1,39 +1,37 @@
-"""Small, seeded changes of a picture that a line shows by itself: light, contrast, position, noise, mirroring.
+"""Varied copies of training pictures, where more pictures are wanted than there are.
 
-They fill up few images to the number that calibration and the parity gate want. Training has its own augmentation,
-chosen per product; here the label is only carried along, so what is safe for a product does not matter.
+They fill up few images to the number that calibration and the parity gate want. The changes are those of
+`[training.augmentation]`: what the line says may happen to a picture. Stronger ones would test the converted model on
+pictures that the line never shows it.
 """
 
 import numpy as np
 
-BRIGHTNESS = 0.10  # largest change, as a share of full scale
-CONTRAST = 0.10  # largest relative change
-SHIFT = 0.03  # largest, as a share of the width and height
-NOISE = 2.0  # largest standard deviation, grey levels of 255
+from inspection.settings import AugmentationSettings
+
+BATCH = 64  # pictures held as floats at once
 
 
-def vary(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Make a slightly different picture of the same part.
+def copies_of(pixels: np.ndarray, sources: np.ndarray, augmentation: AugmentationSettings, seed: int) -> np.ndarray:
+    """Make slightly different pictures of the same parts.
 
     Args:
-        image: uint8 [H, W, 3].
-        generator: decides the change; the same state gives the same picture.
+        pixels: uint8 [N, H, W, 3].
+        sources: int64 [M], the picture that each copy is made of.
+        augmentation: the largest change of each kind.
+        seed: decides the changes.
 
     Returns:
-        uint8 [H, W, 3].
+        uint8 [M, H, W, 3].
     """
-    height, width = image.shape[:2]
-    if generator.random() < 0.5:
-        image = image[:, ::-1]
-    reach = np.round([SHIFT * height, SHIFT * width]).astype(int)
-    down, right = generator.integers(-reach, reach + 1)
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    moved = image[rows][:, columns].astype(np.float32)
-    contrast = 1 + generator.uniform(-CONTRAST, CONTRAST)
-    brightness = 255 * generator.uniform(-BRIGHTNESS, BRIGHTNESS)
-    mean = moved.mean()
-    noise = generator.standard_normal(moved.shape, dtype=np.float32) * generator.uniform(0, NOISE)
-    changed = (moved - mean) * contrast + mean + brightness + noise
-    result: np.ndarray = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
-    return result
+    import torch
+
+    from inspection.model.augmentation import augment
+
+    generator = torch.Generator().manual_seed(seed)
+    copies = np.empty((len(sources), *pixels.shape[1:]), dtype=np.uint8)
+    for start in range(0, len(sources), BATCH):
+        rows = slice(start, start + BATCH)
+        batch = torch.from_numpy(np.ascontiguousarray(pixels[sources[rows]])).float()
+        copies[rows] = augment(batch, augmentation, generator).round().byte().numpy()
+    return copies

@@ -94,10 +94,19 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
     model = load_trained(settings, trained.key)
     contract = settings.input.contract()
     with TemporaryDirectory(prefix="lineside-export-") as scratch:
-        converted = convert(model, contract, pixels, Path(scratch))
+        converted = convert(model, contract, pixels, Path(scratch), settings.training.augmentation)
         try:
             gate = run_parity_gate(
-                model, converted, pixels, is_bad, contract, settings.export, SEED, trained.defect_types, names
+                model,
+                converted,
+                pixels,
+                is_bad,
+                contract,
+                settings.export,
+                SEED,
+                defect_types=trained.defect_types,
+                names=names,
+                augmentation=settings.training.augmentation,
             )
         except GateError as error:
             flipped = {index: pixels[index] for index in pictures_wanted(error)}
