@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import binomtest
 
 from edge.contract import OperatingPoint
+from inspection.decision.bounds import clopper_pearson_upper
 from inspection.errors import ParityError
-from inspection.export.agreement import auroc, best_threshold, check_parity, jpeg_agreement, upper_bound
+from inspection.export.agreement import auroc, best_threshold, check_parity, jpeg_agreement
 from inspection.settings import ExportSettings
 
 SETTINGS = ExportSettings()
@@ -99,7 +100,7 @@ def test_auroc_counts_ties_half() -> None:
 @pytest.mark.parametrize("events", [0, 3, 40])
 def test_upper_bound_is_clopper_and_pearsons(events: int) -> None:
     want = binomtest(events, 40).proportion_ci(0.90, method="exact").high  # two-sided 90 % = one-sided 95 %
-    assert upper_bound(events, 40, 0.95) == pytest.approx(1.0 if events == 40 else want)
+    assert clopper_pearson_upper(events, 40, 0.95) == pytest.approx(1.0 if events == 40 else want)
 
 
 def test_jpeg_gate_allows_one_in_two_hundred_verdicts_to_differ() -> None:

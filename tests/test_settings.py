@@ -16,6 +16,7 @@ from inspection.settings import (
     InputSettings,
     LineSettings,
     Settings,
+    TrainingSettings,
     load_settings,
     override_settings,
     parse_settings,
@@ -250,7 +251,8 @@ class TestDigest:
         assert one.digest("training", "input") != one.digest("training")
 
     def test_it_does_not_tell_a_default_from_the_same_value_written_out(self):
-        assert parse("[training]\nseed = 0\nlearning_rate = 3e-4").digest("training") == parse("").digest("training")
+        written_out = f"[training]\nseed = 0\nlearning_rate = {TrainingSettings().learning_rate!r}"
+        assert parse(written_out).digest("training") == parse("").digest("training")
 
 
 class TestFlags:

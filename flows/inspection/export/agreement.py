@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, rankdata
+from scipy.stats import rankdata
 
 from edge.contract import OperatingPoint
 from edge.verdict import decide
+from inspection.decision.bounds import clopper_pearson_upper
 from inspection.errors import ParityError
 from inspection.settings import ExportSettings
 
@@ -109,7 +110,7 @@ def check_parity(
         ),
         threshold=threshold,
         flips=len(flipped),
-        flip_rate_upper=upper_bound(len(flipped), len(is_bad), settings.confidence),
+        flip_rate_upper=clopper_pearson_upper(len(flipped), len(is_bad), settings.confidence),
         confidence=settings.confidence,
         flipped=tuple(int(index) for index in flipped),
     )
@@ -151,20 +152,12 @@ def jpeg_agreement(
         passed=1 - rate >= MIN_JPEG_AGREEMENT,
         images=len(raw),
         agreement=1 - rate,
-        agreement_lower=1 - upper_bound(len(differing), len(raw), confidence),
-        agreement_upper=upper_bound(len(raw) - len(differing), len(raw), confidence),
+        agreement_lower=1 - clopper_pearson_upper(len(differing), len(raw), confidence),
+        agreement_upper=clopper_pearson_upper(len(raw) - len(differing), len(raw), confidence),
         confidence=confidence,
         max_abs_difference=float(np.abs(np.asarray(raw_scores) - jpeg_scores).max()),
         differing=differing,
     )
-
-
-def upper_bound(events: int, trials: int, confidence: float) -> float:
-    """One-sided upper bound of a rate.
-
-    Source: Clopper and Pearson, Biometrika 26 (1934).
-    """
-    return 1.0 if events == trials else float(beta.ppf(confidence, events + 1, trials - events))
 
 
 def best_threshold(scores: np.ndarray, is_bad: np.ndarray) -> float:
