@@ -43,7 +43,7 @@ test: setup .venv-edge-tflite/.ready ## Run all tests, the device's also in its 
 	@echo "tests: device code in the older device environment (tflite-runtime)"
 	@.venv-edge-tflite/bin/python -m pytest -q -p no:cacheprovider tests/test_edge_*.py $(PYTEST_ARGS)
 	@echo "tests: everything"
-	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: check
 check: setup ## Lint and type-check
