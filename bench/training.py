@@ -150,13 +150,12 @@ def _throughput(part: list[tuple[Path, bool]], folder: Path, arguments: argparse
     resident = torch.from_numpy(pixels).to(DEVICE).float()
     ours, fed = [], []
     for repeat in range(arguments.repeats + 1):
-        rates = []
-        for run in (_run_ours, _run_fed):
-            model = _model(arguments.weights)
-            rates.append(run(model, learned, resident, settings))
+        rates = {}
+        for run in (_run_ours, _run_fed) if repeat % 2 else (_run_fed, _run_ours):  # neither always comes first
+            rates[run] = run(_model(arguments.weights), learned, resident, settings)
         if repeat:  # the first round warms up
-            ours.append(rates[0])
-            fed.append(rates[1])
+            ours.append(rates[_run_ours])
+            fed.append(rates[_run_fed])
     ratio = float(np.median(np.array(ours) / np.array(fed)))
     print(f"fine-tuning mobilenet_v2 on {DEVICE}: ours {np.median(ours):.1f} images/s, fed from the device "
           f"{np.median(fed):.1f} images/s, ratio {ratio:.2f} (want >= 0.9)")  # fmt: skip
