@@ -34,8 +34,8 @@ LAYOUTS = {
     "cookies": {
         "train/good": "training-images/normal-*.jpg",
         "train/bad": "training-images/anomaly-*.jpg",
-        "validation/good": "test-images/normal-*.jpg",
-        "validation/bad": "test-images/anomaly-*.jpg",
+        "validation/good": "test-images/*normal-*.jpg",
+        "validation/bad": "test-images/*anomaly-*.jpg",
     },
     "aliens": {"good": "normal/*.png", "cut": "anomaly/*.png"},
 }

@@ -59,7 +59,7 @@ class TrainFlow(FlowSpec):
     @step
     def start(self):
         """Check the settings, the weights and every image; decode and divide them."""
-        from inspection.train_path import learning, reporting
+        from inspection.train_path import advice, learning, reporting
 
         settings = self.settings()
         snapshot = learning.prepare(settings)
@@ -67,7 +67,8 @@ class TrainFlow(FlowSpec):
         self.image_counts = learning.count_images(snapshot)
         self.recipes = learning.recipes_to_compare(settings)
         current.run.add_tags(learning.tags(settings, snapshot))
-        reporting.show_dataset(current.card["dataset"], settings, snapshot)
+        self.input_warning = advice.warn_of_small_defects(settings, snapshot)
+        reporting.show_dataset(current.card["dataset"], settings, snapshot, self.input_warning)
         self.next(self.compare, foreach="recipes")
 
     @ends_clearly

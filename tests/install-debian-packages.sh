@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the Debian packages that some tests drive as real programs; where that is not allowed, say what is skipped.
 set -euo pipefail
-packages=(chromium) # tests/test_report_page.py opens the report in it
+packages=(chromium) # tests/test_flows.py opens the report in it
 
 missing=()
 for package in "${packages[@]}"; do

@@ -15,11 +15,12 @@ source = "{source}"
 width = 64
 height = 64
 [training]
-backbone = "mobilenet_v2"
+backbone = "squeezenet1_1"
 weights = "none"
 recipe = "{recipe}"
 epochs = 3
 folds = 2
+patience = 8
 views = 1
 [export]
 parity_images = 200

@@ -50,6 +50,10 @@ def test_a_missing_line_file_is_named_with_the_places_looked_at(flow_file: Path)
         with_line(["--config", "line", "lines/none.toml", "run"], flow_file)
 
 
+def test_a_resumed_run_keeps_its_own_settings(flow_file: Path) -> None:
+    assert with_line(["resume"], flow_file) == ["resume"]
+
+
 def test_inline_settings_are_left_alone(flow_file: Path) -> None:
     arguments = ["--config-value", "line", "{}", "run", "--data", "x"]
     assert with_line(arguments, flow_file) == arguments

@@ -23,7 +23,7 @@ def load(data: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels uint8 [N, 224, 224, 3]; bool [N]: bad; bool [N]: for training."""
     if name == "cookies":
         files = sorted([*data.glob("cookies/training-images/*.jpg"), *data.glob("cookies/test-images/*.jpg")])
-        is_bad = np.array([path.name.startswith("anomaly") for path in files])
+        is_bad = np.array(["anomaly" in path.name for path in files])
         training = np.array([path.parent.name == "training-images" for path in files])
     else:
         files = sorted(data.glob("aliens/*/*.png"))

@@ -37,8 +37,8 @@ def with_line(arguments: list[str], flow_file: Path) -> list[str]:
     Raises:
         SettingsError: the named file is in neither place.
     """
-    if any(argument.startswith("--config-value") for argument in arguments):
-        return arguments
+    if "resume" in arguments or any(argument.startswith("--config-value") for argument in arguments):
+        return arguments  # a resumed run keeps the settings that it began with
     folder = flow_file.resolve().parent
     for index, argument in enumerate(arguments):
         if argument == "--config" and arguments[index + 1 : index + 2] == ["line"] and len(arguments) > index + 2:

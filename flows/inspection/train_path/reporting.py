@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from metaflow.cards import Markdown
 
 from inspection.cards.dataset import dataset_components
 from inspection.cards.dataset import pictures_wanted as of_dataset
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from inspection.model.progress import Progress
 
 
-def show_dataset(card: Any, settings: Settings, snapshot: Snapshot) -> None:
-    """What is in the data set, on a card of its own."""
+def show_dataset(card: Any, settings: Settings, snapshot: Snapshot, warning: str = "") -> None:
+    """What is in the data set, on a card of its own, and what to mind."""
+    if warning:
+        card.append(Markdown(f"**Attention:** {warning}."))
     card.extend(_dataset(settings, snapshot))
 
 
