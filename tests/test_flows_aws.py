@@ -47,10 +47,23 @@ def test_a_run_keeps_everything_of_the_line_on_s3(s3: str, tmp_path: Path) -> No
 @pytest.fixture
 def batch_queue(s3: str) -> str:
     """A Batch queue, which Metaflow wants to see before it makes a state machine."""
-    role = boto3.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    batch = boto3.client("batch")
+    iam, ec2, batch = (boto3.client(name) for name in ("iam", "ec2", "batch"))
+    role = iam.create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    profile = iam.create_instance_profile(InstanceProfileName="batch")["InstanceProfile"]["Arn"]
     environment = batch.create_compute_environment(
-        computeEnvironmentName="lineside", type="UNMANAGED", state="ENABLED", serviceRole=role
+        computeEnvironmentName="lineside",
+        type="MANAGED",
+        state="ENABLED",
+        serviceRole=role,
+        computeResources={
+            "type": "EC2",
+            "minvCpus": 0,
+            "maxvCpus": 8,
+            "instanceTypes": ["m5.large"],
+            "instanceRole": profile,
+            "subnets": [ec2.describe_subnets()["Subnets"][0]["SubnetId"]],
+            "securityGroupIds": [ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]],
+        },
     )
     queue = batch.create_job_queue(
         jobQueueName="lineside",
