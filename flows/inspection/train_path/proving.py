@@ -183,7 +183,7 @@ def evaluate_holdout(settings: Settings, snapshot_id: str, exported: Exported, d
 def compare_with_jpeg(
     settings: Settings, snapshot: Snapshot, exported: Exported, report: "OperatingPointReport"
 ) -> "JpegAgreement":
-    """Check that a raw frame and its own JPEG get the same verdict, on the calibration split.
+    """Check that a raw frame and its own JPEG get the same verdict, on images that are not of the holdout.
 
     Raises:
         ParityError: they differ on so many images that it cannot be chance.
@@ -193,7 +193,7 @@ def compare_with_jpeg(
     contract = settings.input.contract()
     source = open_source(snapshot.location, settings.data.group_pattern)
     raw, compressed = [], []
-    rows = _some(snapshot.select("calibration"), JPEG_IMAGES)
+    rows = _some([*snapshot.select("train"), *snapshot.select("calibration")], JPEG_IMAGES)
     for row in rows:
         as_is = InputContract(width=row.width, height=row.height, white_level=contract.white_level)
         frame = prepare_file(source.read(row.uri), as_is, row.uri).pixels[0]
