@@ -121,6 +121,7 @@ class ExportSettings:
     max_flip_rate: Fraction = 0.01  # images on the other side of the trained model's best threshold
     min_correlation: Fraction = 0.98  # of the scores
     confidence: Fraction = 0.95  # of the bounds printed
+    jpeg_gate: Literal["warn", "stop"] = "warn"  # when raw frames and their own JPEGs get other verdicts beyond chance
     device_python: str = ""  # interpreter with the device's packages; "" = .venv-edge when it exists, else this one
     device_benchmark: str = ""  # file with the output of `python -m edge --benchmark` on a device; "" = not measured
 

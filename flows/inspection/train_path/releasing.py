@@ -140,6 +140,7 @@ def summary_metrics(run: TrainRun) -> dict[str, Any]:
         "confidence": report.escape.confidence,
         "autonomous": report.autonomous,
         "agreement": 1 - run.exported.shipped.flip_rate,
+        "jpeg_agreement": run.decision.jpeg.agreement,
         "p50_ms": device["p50_ms"],
         "p99_ms": device["p99_ms"],
     }
