@@ -44,10 +44,35 @@ class LineSettings:
 
 
 @_section
-class DataSettings:
-    """Where the images are and how they are divided."""
+class ColumnSettings:
+    """How the columns of a CSV or JSONL list are called."""
 
-    source: str = ""  # folder of images; "sample" = the built-in generator; the flow's --data beats it
+    path: Text = "path"  # of the image, relative to the list, absolute, or below a prefix of [data] map
+    label: Text = "label"
+    defect_type: Text = "defect_type"
+    mask: Text = "mask"
+    group: Text = "group"
+    lot: Text = "lot"
+    station: Text = "station"
+    view: Text = "view"
+    split: Text = "split"
+
+
+@_section
+class DataSettings:
+    """Where the images are, how they are read, what is checked and how they are divided."""
+
+    source: str = ""  # folder, list or manifest of images; "sample" = the built-in generator; --data beats it
+    format: str = ""  # how the set is laid out, such as "folders", "mvtec", "csv", "lookout"; "" = found by looking
+    map: list[str] = field(default_factory=list)  # "s3://bucket/prefix=folder": where a manifest's images lie here
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
+    good_labels: list[str] = field(default_factory=lambda: ["good", "ok", "normal", "pass", "0"])  # in lists, any case
+    bad_labels: list[str] = field(
+        default_factory=lambda: ["bad", "nok", "ng", "anomaly", "defect", "fail", "1"]
+    )  # in lists; a label of neither kind is a defect type only where the format has no column for that
+    drop_bad_images: bool = False  # leave out images that cannot be decoded, and list them, instead of stopping
+    group_near_duplicates: bool = False  # keep pictures of one capture in one split
+    suspicious_labels: bool = False  # also look for images whose nearest neighbours bear the other label; takes longer
     group_pattern: str = ""  # regular expression on the path; its first group names the part or lot; "" = each image
     calibration_fraction: Fraction = 0.25  # share of all images that sets the thresholds
     holdout_fraction: Fraction = 0.25  # share of all images that judges the model; a shipped validation set beats it
@@ -237,9 +262,16 @@ def load_settings(path: Path) -> Settings:
 
 
 def override_settings(
-    settings: Settings, data: str = "", weights: str = "", recipe: str = "", max_minutes: float = -1.0
+    settings: Settings,
+    data: str = "",
+    weights: str = "",
+    recipe: str = "",
+    max_minutes: float = -1.0,
+    *,
+    data_flags: Mapping[str, Any] | None = None,
+    where: str = "the flow's flags",
 ) -> Settings:
-    """The settings with the flags of a flow's command line in their places; an empty flag changes nothing.
+    """The settings with the flags of a command line in their places; an empty flag changes nothing.
 
     Args:
         settings: as the file has them.
@@ -247,6 +279,8 @@ def override_settings(
         weights: beats `[training] weights`.
         recipe: beats `[training] recipe`.
         max_minutes: beats `[training] max_minutes`; negative = not given.
+        data_flags: other keys of `[data]`; "", False and an empty list = not given.
+        where: what to call the flags in messages.
 
     Raises:
         SettingsError: a flag has a value that the setting may not have.
@@ -257,11 +291,12 @@ def override_settings(
         ("training", "weights", weights),
         ("training", "recipe", recipe),
         ("training", "max_minutes", max_minutes if max_minutes >= 0 else ""),
+        *(("data", key, value) for key, value in (data_flags or {}).items()),
     ]
     for section, key, value in flags:
-        if value != "":
+        if value not in ("", False, [], ()):
             document[section][key] = value
-    return parse_settings(document, "the flow's flags")
+    return parse_settings(document, where)
 
 
 def parse_toml(text: str, where: str = "line settings") -> dict[str, Any]:

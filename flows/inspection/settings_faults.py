@@ -51,6 +51,13 @@ def find_faults(settings: "Settings") -> list[str]:
         faults.append(
             f"[data] group_pattern: want a regular expression, found {settings.data.group_pattern!r} ({error})"
         )
+    for entry in settings.data.map:
+        prefix, equals, folder = entry.partition("=")
+        if not (prefix and equals and folder):
+            faults.append(f"[data] map: want s3://bucket/prefix=folder, found {entry!r}")
+    both = {one.lower() for one in settings.data.good_labels} & {one.lower() for one in settings.data.bad_labels}
+    if both:
+        faults.append(f"[data] good_labels and bad_labels: want no label in both, found {sorted(both)}")
     augmentation = settings.training.augmentation
     if settings.training.fixed_pose and (augmentation.horizontal_flip or augmentation.vertical_flip):
         faults.append(
