@@ -42,6 +42,7 @@ class Source(Protocol):
     """Where parts come from. All methods are called from one thread, that of the inspector's loop."""
 
     name: str
+    keeps_parts: bool  # True: what is not acknowledged comes again after a restart (a folder); False: a camera
 
     def next_part(self, timeout_s: float) -> Part | None:
         """The next part, or None when there is none within the timeout."""
