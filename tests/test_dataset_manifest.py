@@ -13,6 +13,7 @@ from inspection.dataset.manifest import (
     latest_snapshot_id,
     load_snapshot,
     make_snapshot,
+    read_history,
     store_snapshot,
 )
 from inspection.errors import DataError, StorageError
@@ -53,6 +54,29 @@ def test_the_id_depends_on_the_rows_and_not_on_order_or_place() -> None:
     assert one.rows == other.rows
     moved = dataclasses.replace(ROWS[0], split="calibration")
     assert make_snapshot([moved, ROWS[1]], None, "/here").id != one.id
+
+
+def test_the_id_follows_the_content_of_a_mask_and_stays_where_none_is_known(storage: LocalStorage) -> None:
+    before = make_snapshot(ROWS, None, "/here").id
+    (folder,) = GOLDEN.iterdir()
+    assert before == folder.name, "rows without a mask's digest keep the id that version 1.0 gave them"
+    painted = [ROWS[0], dataclasses.replace(ROWS[1], mask_sha256="c" * 64)]
+    again = [ROWS[0], dataclasses.replace(ROWS[1], mask_sha256="d" * 64)]
+    snapshot = make_snapshot(painted, None, "/here")
+    assert len({before, snapshot.id, make_snapshot(again, None, "/here").id}) == 3
+    store_snapshot(storage, "line", snapshot)
+    assert load_snapshot(storage, snapshot.id) == snapshot
+
+
+def test_the_history_says_what_was_left_out_and_grouped(storage: LocalStorage) -> None:
+    first, second = make_snapshot(ROWS[:1], None, "/here"), None
+    store_snapshot(storage, "line", first)
+    second = make_snapshot(ROWS, first.id, "/here")
+    store_snapshot(storage, "line", second, dropped={"bad/é\n.png": "the file is empty"}, grouped=(("a", "b"),))
+    old, new = read_history(storage, "line")
+    assert (old.dropped, old.grouped) == ({}, ())
+    assert (new.dropped, new.grouped) == ({"bad/é\n.png": "the file is empty"}, (("a", "b"),))
+    assert new == latest_entry(storage, "line")
 
 
 def test_what_was_stored_is_loaded(storage: LocalStorage) -> None:
@@ -123,7 +147,7 @@ def test_a_missing_snapshot_is_named(storage: LocalStorage) -> None:
 @pytest.mark.parametrize(
     ("header", "why"),
     [
-        ({"schema": "2.0", "requires": []}, "another major version than 1.0; update"),
+        ({"schema": "2.0", "requires": []}, "another major version than 1.1; update"),
         ({"schema": "1.7", "requires": ["video"]}, r"requires \['video'\]"),
         ({"requires": []}, "want major.minor"),
         ([1], "want a JSON object"),

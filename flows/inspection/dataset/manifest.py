@@ -14,13 +14,13 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inspection.errors import DataError
 from inspection.storage import ObjectExistsError, Storage
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"
 Label = Literal["good", "bad"]
 Split = Literal["train", "calibration", "holdout", ""]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "holdout")
@@ -45,9 +45,12 @@ class ImageRow:
     split: Split = ""
     source: Literal["initial", "review", "audit"] = "initial"
     labeller: str | None = None
+    # Since 1.1. What is not there is not written, so that rows of 1.0 keep their snapshot's id.
+    mask_sha256: str | None = None  # of the mask's file, hex
 
 
 _FIELDS = tuple(entry.name for entry in dataclasses.fields(ImageRow))
+_WRITTEN_WHEN_SET = frozenset({"mask_sha256"})
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class HistoryEntry:
     number: int  # from 1
     snapshot: str
     retired: tuple[Assignment, ...]  # of images that are in no longer, so that they come back to their split
+    dropped: dict[str, str] = field(default_factory=dict)  # uri to reason of broken images that were left out
+    grouped: tuple[tuple[str, ...], ...] = ()  # uris of near duplicates that were made one group
 
 
 def make_snapshot(rows: Iterable[ImageRow], parent: str | None, location: str) -> Snapshot:
@@ -101,7 +106,12 @@ def make_snapshot(rows: Iterable[ImageRow], parent: str | None, location: str) -
 
 
 def store_snapshot(
-    storage: Storage, line: str, snapshot: Snapshot, retired: tuple[Assignment, ...] = ()
+    storage: Storage,
+    line: str,
+    snapshot: Snapshot,
+    retired: tuple[Assignment, ...] = (),
+    dropped: Mapping[str, str] | None = None,
+    grouped: tuple[tuple[str, ...], ...] = (),
 ) -> HistoryEntry:
     """Store the snapshot and make it the line's latest.
 
@@ -110,6 +120,8 @@ def store_snapshot(
         line: name of the line.
         snapshot: its parent must be the line's latest snapshot.
         retired: assignments of images that the line had and this snapshot has not.
+        dropped: uri to reason of broken images that were left out.
+        grouped: uris of near duplicates that were made one group.
 
     Raises:
         ObjectExistsError: another flow added a snapshot to the line in the meantime; divide again with it as parent.
@@ -121,13 +133,15 @@ def store_snapshot(
     header = dump_document({"schema": SCHEMA, "requires": [], "rows": len(lines)})
     storage.write(f"datasets/{snapshot.id}/rows.jsonl", "\n".join([header, *lines, ""]).encode())
     update_location(storage, snapshot)
-    entry = HistoryEntry(latest.number + 1 if latest else 1, snapshot.id, retired)
+    entry = HistoryEntry(latest.number + 1 if latest else 1, snapshot.id, retired, dict(dropped or {}), grouped)
     document = {
         "schema": SCHEMA,
         "requires": [],
         "snapshot": snapshot.id,
         "parent": snapshot.parent,
         "retired": [dataclasses.asdict(assignment) for assignment in retired],
+        "dropped": entry.dropped,
+        "grouped": grouped,
     }
     storage.create(f"{line}/snapshots/{entry.number:06d}.json", dump_document(document).encode())
     return entry
@@ -167,11 +181,23 @@ def latest_snapshot_id(storage: Storage, line: str) -> str | None:
 def latest_entry(storage: Storage, line: str) -> HistoryEntry | None:
     """The last step of the line's history; None if it has none yet."""
     keys = storage.list(f"{line}/snapshots/")
-    if not keys:
-        return None
-    document = read_document(storage, keys[-1])
-    retired = tuple(Assignment(item["group"], item["sha256"], item["split"]) for item in document["retired"])
-    return HistoryEntry(int(keys[-1].rpartition("/")[2][:-5]), document["snapshot"], retired)
+    return _read_entry(storage, keys[-1]) if keys else None
+
+
+def read_history(storage: Storage, line: str) -> list[HistoryEntry]:
+    """Every step of the line's history, oldest first; empty if it has none yet."""
+    return [_read_entry(storage, key) for key in storage.list(f"{line}/snapshots/")]
+
+
+def _read_entry(storage: Storage, key: str) -> HistoryEntry:
+    document = read_document(storage, key)
+    return HistoryEntry(
+        number=int(key.rpartition("/")[2][:-5]),
+        snapshot=document["snapshot"],
+        retired=tuple(Assignment(item["group"], item["sha256"], item["split"]) for item in document["retired"]),
+        dropped=document.get("dropped", {}),
+        grouped=tuple(tuple(uris) for uris in document.get("grouped", ())),
+    )
 
 
 def read_document(storage: Storage, key: str) -> dict[str, Any]:
@@ -192,7 +218,10 @@ def _row(fields: Mapping[str, Any]) -> ImageRow:
 
 
 def _canonical(row: ImageRow) -> str:
-    return dump_document({name: getattr(row, name) for name in _FIELDS})
+    fields = {name: getattr(row, name) for name in _FIELDS}
+    return dump_document(
+        {name: value for name, value in fields.items() if value is not None or name not in _WRITTEN_WHEN_SET}
+    )
 
 
 def dump_document(document: Mapping[str, Any]) -> str:
