@@ -44,12 +44,20 @@ def test_a_clearly_better_recipe_is_chosen_and_the_interval_is_said():
 
 
 def test_of_equally_good_recipes_the_simplest_is_kept():
-    labels = _labels()
+    labels = _labels(600)
     one = _validation("frozen", labels, 2.0, 0)
     jitter = np.random.default_rng(1).normal(size=len(labels))
     hardly_better = one.scores + 0.05 * jitter + 0.02 * labels.is_bad
     other = CrossValidation("finetune", hardly_better, auroc(hardly_better, labels.is_bad), 1.0, 3)
     assert choose_recipe([other, one], labels).recipe == "frozen"
+
+
+def test_few_images_do_not_prove_that_a_simpler_recipe_is_as_good():
+    labels = _labels(40)
+    simple, better = _validation("frozen", labels, 1.0, 0), _validation("finetune", labels, 1.0, 1)
+    choice = choose_recipe([simple, better], labels)
+    assert choice.recipe == choice.best
+    assert all(one.difference + one.error > 0.01 for one in choice.differences)
 
 
 def test_the_weighted_auroc_agrees_with_a_reference_with_ties():

@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 SIMPLICITY = ("frozen", "finetune", "both")  # the simplest first: what it costs to train and, on the device, to run
 BOOTSTRAPS = 1000
-WORSE_BY_ERRORS = 1.0  # a simpler recipe is worse when it falls behind by more than this many standard errors
+MARGIN = 0.01  # AUROC that a simpler recipe may lose
+ERRORS = 1.0  # standard errors by which it must be surer than that: few images prove nothing, so the best is kept
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ class RecipeChoice:
 def choose_recipe(validations: Sequence[CrossValidation], training_set: TrainingSet, seed: int = 0) -> RecipeChoice:
     """Keep the simplest recipe that is not worse than the best.
 
-    "Not worse": it falls behind the best by no more than one standard error of the paired difference (the
-    one-standard-error rule; Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3). Scores
-    of the averaged recipe are the mean of its members' scores, so comparing it costs nothing.
+    "Not worse" has to be shown, as in a non-inferiority test: what it falls behind the best by, plus one standard
+    error of that paired difference, is at most `MARGIN`. The usual rule (worse only when behind by more than one
+    standard error) takes few images for a proof that recipes are alike. Scores of the averaged recipe are the mean of
+    its members' scores, so comparing it costs nothing.
 
     Args:
         validations: of the recipes that were cross-validated, on the same training set.
@@ -74,7 +76,7 @@ def choose_recipe(validations: Sequence[CrossValidation], training_set: Training
         for column, recipe in enumerate(recipes)
         if recipe != best
     )
-    behind = {one.recipe: one.difference > WORSE_BY_ERRORS * one.error for one in differences}
+    behind = {one.recipe: one.difference + ERRORS * one.error > MARGIN for one in differences}
     chosen = next(recipe for recipe in recipes if recipe == best or not behind[recipe])
     explanation = _explain(chosen, best, aurocs, differences)
     log.info("event=recipe_chosen recipe=%s best=%s explanation=%r", chosen, best, explanation)
@@ -136,7 +138,7 @@ def _explain(chosen: str, best: str, aurocs: dict[str, float], differences: Sequ
     )
     if chosen == best:
         simpler = any(SIMPLICITY.index(one.recipe) < SIMPLICITY.index(best) for one in differences)
-        reason = "it is the best" + (", and no simpler one is within one standard error of it" if simpler else "")
+        reason = "it is the best" + (f", and no simpler one is shown to lose at most {MARGIN}" if simpler else "")
     else:
-        reason = f"it is the simplest within one standard error of {best}"
+        reason = f"it is the simplest that is shown to lose at most {MARGIN} against {best}"
     return f"{text}{against + '. ' if against else ''}Chosen: {chosen}, since {reason}."
