@@ -5,6 +5,11 @@ EdgeError
 ├── ContractError        a contract is of another version, or data or a model does not fit it
 ├── PackageError         a model package is incomplete or was changed after it was made
 ├── ScoreError           a model gave a score that cannot be trusted
+├── ResultError          a result message is of another version, or not whole
+├── SpoolError           a spool folder is of another version or in use, or is not what a spool left
+├── TransportError       a message cannot be handed over now; try again later
+│   └── NotAuthorizedError   nor until somebody lets this device speak on the topic
+├── RefusedError         a message will never be taken, though others will
 └── RuntimeMissingError  no TFLite runtime is installed
 """
 
@@ -31,3 +36,23 @@ class ScoreError(EdgeError):
 
 class RuntimeMissingError(EdgeError):
     """No TFLite runtime is installed."""
+
+
+class ResultError(EdgeError):
+    """A result message is of another version, or not whole."""
+
+
+class SpoolError(EdgeError):
+    """A spool folder is of another version or in use, or is not what a spool left."""
+
+
+class TransportError(EdgeError):
+    """A message cannot be handed over now; try again later."""
+
+
+class NotAuthorizedError(TransportError):
+    """This device may not use the topic until somebody changes its policy."""
+
+
+class RefusedError(EdgeError):
+    """A message will never be taken, though others will."""
