@@ -7,6 +7,7 @@ EdgeError
 ├── ScoreError           a model gave a score that cannot be trusted
 ├── ResultError          a result message is of another version, or not whole
 ├── SpoolError           a spool folder is of another version or in use, or is not what a spool left
+├── SourceError          a source of parts cannot be opened as its settings say
 ├── TransportError       a message cannot be handed over now; try again later
 │   └── NotAuthorizedError   nor until somebody lets this device speak on the topic
 ├── RefusedError         a message will never be taken, though others will
@@ -44,6 +45,10 @@ class ResultError(EdgeError):
 
 class SpoolError(EdgeError):
     """A spool folder is of another version or in use, or is not what a spool left."""
+
+
+class SourceError(EdgeError):
+    """A source of parts cannot be opened as its settings say."""
 
 
 class TransportError(EdgeError):
