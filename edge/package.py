@@ -26,25 +26,36 @@ class Package:
             RuntimeMissingError: no TFLite runtime is installed.
         """
         contract = self.contract
-        return Detector(self.folder / contract.artifact.file, contract.input, contract.defect_types, threads)
+        detector = Detector(self.folder / contract.artifact.file, contract.input, contract.defect_types, threads)
+        if detector.kind != contract.artifact.kind:
+            raise ContractError(f"{self.folder}: want a model of kind {contract.artifact.kind}, found {detector.kind}")
+        return detector
 
 
 def open_package(folder: Path) -> Package:
     """Verify a package, file by file, and open its model once.
 
     Raises:
-        PackageError: a file is missing, changed, unknown or outside the folder; the contract is unreadable or of
-            another version; the model does not fit the contract.
+        PackageError: as `verify_package`; or the model does not fit the contract.
         RuntimeMissingError: no TFLite runtime is installed.
+    """
+    package = verify_package(folder)
+    try:
+        package.open_detector()
+    except ContractError as error:
+        raise PackageError(f"{folder}: the model does not fit the contract: {error}") from error
+    return package
+
+
+def verify_package(folder: Path) -> Package:
+    """Verify a package, file by file, without opening its model.
+
+    Raises:
+        PackageError: a file is missing, changed, unknown or outside the folder; the contract is unreadable or of
+            another version.
     """
     package = Package(folder, _read_contract(folder))
     _check_files(package)
-    try:
-        kind = package.open_detector().kind
-    except ContractError as error:
-        raise PackageError(f"{folder}: the model does not fit the contract: {error}") from error
-    if kind != package.contract.artifact.kind:
-        raise PackageError(f"{folder}: want a model of kind {package.contract.artifact.kind}, found {kind}")
     return package
 
 

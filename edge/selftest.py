@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from edge.detector import Detector
 from edge.errors import ImageError
 from edge.package import Package
 from edge.preprocess import prepare_file
@@ -19,15 +20,20 @@ class SelfTestReport:
     images: int  # golden images tried
 
 
-def run_self_test(package: Package, threads: int = 1) -> SelfTestReport:
+def run_self_test(package: Package, threads: int = 1, detector: Detector | None = None) -> SelfTestReport:
     """Score every golden image of a package on this machine.
+
+    Args:
+        package: verified.
+        threads: CPU threads for one picture, of the detector to open.
+        detector: of this package, when one is open already.
 
     Raises:
         ContractError: the model does not fit the contract.
         RuntimeMissingError: no TFLite runtime is installed.
     """
     contract = package.contract
-    detector = package.open_detector(threads)
+    detector = detector or package.open_detector(threads)
     largest, failures = 0.0, []
     for golden in contract.self_test.images:
         try:
