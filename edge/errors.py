@@ -7,6 +7,9 @@ EdgeError
 ├── ScoreError           a model gave a score that cannot be trusted
 ├── ResultError          a result message is of another version, or not whole
 ├── SpoolError           a spool folder is of another version or in use, or is not what a spool left
+├── SidecarError         a kept image's sidecar is of another version, or not whole
+├── UploadError          the store of kept images does not take one now
+├── OutputError          an output for the line cannot be opened as its settings say
 ├── SourceError          a source of parts cannot be opened as its settings say
 ├── TransportError       a message cannot be handed over now; try again later
 │   └── NotAuthorizedError   nor until somebody lets this device speak on the topic
@@ -61,3 +64,24 @@ class NotAuthorizedError(TransportError):
 
 class RefusedError(EdgeError):
     """A message will never be taken, though others will."""
+
+
+class SidecarError(EdgeError):
+    """A kept image's sidecar is of another version, or not whole."""
+
+
+class OutputError(EdgeError):
+    """An output for the line cannot be opened as its settings say."""
+
+
+class UploadError(EdgeError):
+    """The store of kept images does not take one now.
+
+    Args:
+        state: what is wrong, in one word: offline, denied, missing, clock, full, refused or settings.
+        message: the same in words, with what to do.
+    """
+
+    def __init__(self, state: str, message: str) -> None:
+        super().__init__(message)
+        self.state = state
