@@ -13,6 +13,7 @@ EdgeError
 ├── SourceError          a source of parts cannot be opened as its settings say
 ├── TransportError       a message cannot be handed over now; try again later
 │   └── NotAuthorizedError   nor until somebody lets this device speak on the topic
+├── TopicError           a name has a form that topics cannot carry
 ├── RefusedError         a message will never be taken, though others will
 └── RuntimeMissingError  no TFLite runtime is installed
 """
@@ -60,6 +61,10 @@ class TransportError(EdgeError):
 
 class NotAuthorizedError(TransportError):
     """This device may not use the topic until somebody changes its policy."""
+
+
+class TopicError(EdgeError):
+    """A topic's root, line or thing has a form that topics cannot carry."""
 
 
 class RefusedError(EdgeError):

@@ -1,0 +1,1 @@
+"""How messages leave a device and come in: files, MQTT, the Greengrass nucleus."""
