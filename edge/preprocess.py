@@ -131,7 +131,7 @@ def decode_file(data: bytes, contract: InputContract, where: str = "image") -> D
     Raises:
         ImageError: as `prepare_file`.
     """
-    image = _open(data, where)
+    image = open_file(data, where)
     deep = _is_16_bit(image)
     try:
         # Pillow turns a TIFF upright itself, while loading.
@@ -181,8 +181,12 @@ def to_model_input(frame: np.ndarray, contract: InputContract) -> np.ndarray:
     return _resize(Image.fromarray(frame[top:bottom, left:right]), plan, 1, contract)
 
 
-def _open(data: bytes, where: str) -> ImageFile.ImageFile:
-    """The picture behind the data, not yet decoded."""
+def open_file(data: bytes, where: str) -> ImageFile.ImageFile:
+    """The picture behind the data, not yet decoded: its format, size and pixel type are known, no memory is taken.
+
+    Raises:
+        ImageError: the file is empty, of another format, has a damaged header, or too many pixels.
+    """
     if not data:
         raise ImageError(f"{where}: the file is empty; take or copy the picture again")
     plugin = next((plugin for magic, plugin in _FORMATS if data.startswith(magic)), None)

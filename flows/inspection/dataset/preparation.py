@@ -8,35 +8,34 @@ pixel crosses a process. A killed run keeps every finished shard.
 import itertools
 import logging
 import multiprocessing
-import os
-import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge.contract import InputContract
 from inspection.dataset.cache import SHARD_BYTES, CachedImage
 from inspection.dataset.folders import shown
+from inspection.dataset.parallel import (
+    PROCESSES_FROM,
+    WAITING,
+    available_cores,
+    cut_chunks,
+    map_ahead,
+    progress_bar,
+    take_finished,
+)
 from inspection.dataset.sources import Source
-from inspection.dataset.worker import FileFacts, Job, Looked, Read, Worker, prepare_chunk, start_worker
+from inspection.dataset.worker import FileFacts, Job, Read, Worker, prepare_chunk, start_worker
 from inspection.errors import DataError
 from inspection.storage import Storage
 
 _log = logging.getLogger(__name__)
 
-_WAITING = 1  # processes more than cores, since one of them waits for the disk to take its shard
 _ROWS_BY_THREADS = 64  # images of a shard that threads fill
-_SMALLEST_CHUNK = 8  # images; the last chunks are small, so that all cores end together
-PROCESSES_FROM = 400  # images per worker. A process costs 0.25 s of its core to start; threads share one interpreter
-# lock, which an image holds for 6 % of its time, so beyond a few cores they no longer scale: see docs/decisions/0004
 
 
 def read_images(
@@ -63,11 +62,14 @@ def read_images(
         StorageError: the cache cannot be written.
         DataError: a worker process died.
     """
-    workers = workers or _cores()
+    workers = workers or available_cores()
     read = Read({}, {})
     if not uris:
         return read
-    with tempfile.TemporaryDirectory(prefix="lineside-") as folder, _bar(len(uris), progress) as advance:
+    with (
+        tempfile.TemporaryDirectory(prefix="lineside-") as folder,
+        progress_bar(len(uris), progress, "preparing images") as advance,
+    ):
         known = Path(folder) / "known.npy"
         np.save(known, np.array(sorted(cached), dtype="S64"))
         job = Job(source, contract, storage.root, str(known))
@@ -83,11 +85,6 @@ def read_images(
     return read
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _rows_per_shard(contract: InputContract) -> int:
     return max(1, SHARD_BYTES // (contract.width * contract.height * 3))
 
@@ -97,41 +94,24 @@ def _with_threads(job: Job, uris: Sequence[str], workers: int) -> Iterator[Read]
     worker = Worker(job)
     rows = min(_ROWS_BY_THREADS, _rows_per_shard(job.contract))
     with ThreadPoolExecutor(workers) as pool:
-        images = _ahead(pool, worker.look, uris, rows)
+        images = map_ahead(pool, worker.look, uris, rows)
         for start in range(0, len(uris), rows):
             yield worker.gather(itertools.islice(images, rows), min(rows, len(uris) - start))
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, look: Callable[[str], Looked], uris: Sequence[str], window: int
-) -> Iterator[Looked]:
-    """What `look` gives for each image, in their order, at most `window` of them ahead of the one that is taken."""
-    running: deque[Future[Looked]] = deque()
-    try:
-        for uri in uris:
-            running.append(pool.submit(look, uri))
-            if len(running) >= window:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def _with_processes(job: Job, uris: Sequence[str], workers: int) -> Iterator[Read]:
     """Hand chunks to worker processes, never more than two per worker at a time."""
     # spawn: a fork would copy the locks of this process's threads, and Python is leaving fork
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers + _WAITING, spawn, start_worker, (job,))
+    pool = ProcessPoolExecutor(workers + WAITING, spawn, start_worker, (job,))
     running: dict[Future[Read], list[str]] = {}
     try:
-        for chunk in _chunks(uris, workers, _rows_per_shard(job.contract)):
+        for chunk in cut_chunks(uris, workers, _rows_per_shard(job.contract)):
             running[pool.submit(prepare_chunk, chunk)] = chunk
             if len(running) >= 2 * workers:
-                yield from _finished(running)
+                yield from take_finished(running)
         while running:
-            yield from _finished(running)
+            yield from take_finished(running)
     except BrokenProcessPool:
         suspects = [uri for chunk in running.values() for uri in chunk]
         raise DataError(
@@ -140,32 +120,3 @@ def _with_processes(job: Job, uris: Sequence[str], workers: int) -> Iterator[Rea
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _chunks(uris: Sequence[str], workers: int, most: int) -> Iterator[list[str]]:
-    """Cut the images into chunks, smaller towards the end."""
-    start = 0
-    while start < len(uris):
-        size = max(1, min(most, max(_SMALLEST_CHUNK, (len(uris) - start) // (2 * workers))))
-        yield list(uris[start : start + size])
-        start += size
-
-
-def _finished(running: dict[Future[Read], list[str]]) -> Iterator[Read]:
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
-        result = future.result()
-        del running[future]
-        yield result
-
-
-@contextmanager
-def _bar(total: int, wanted: bool) -> Iterator:
-    """A function that moves a progress bar on; the bar is seen only in a terminal."""
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda count: None
-        return
-    columns = (TextColumn("preparing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("preparing images", total=total)
-        yield lambda count: bar.advance(task, count)

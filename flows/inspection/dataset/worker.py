@@ -4,12 +4,8 @@ It imports little, since every worker process imports it anew.
 """
 
 import hashlib
-import multiprocessing
-import os
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 
 import numpy as np
 
@@ -17,6 +13,7 @@ from edge.contract import InputContract
 from edge.errors import ImageError
 from edge.preprocess import prepare_file
 from inspection.dataset.cache import ShardBuffer, cache_prefix
+from inspection.dataset.parallel import end_with_parent
 from inspection.dataset.sources import Source
 from inspection.storage import open_storage
 
@@ -113,16 +110,8 @@ _worker: Worker | None = None  # of this worker process
 def start_worker(job: Job) -> None:
     """Make this process ready to prepare chunks."""
     global _worker
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _worker = Worker(job)
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: the pool's queues would keep it waiting for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 def prepare_chunk(uris: list[str]) -> Read:
