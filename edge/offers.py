@@ -1,0 +1,45 @@
+"""Messages of which only the newest are worth sending: metrics and health."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """One message that waits."""
+
+    topic: str
+    payload: bytes
+    on_sent: Callable[[], None] | None
+
+
+class Offers:
+    """A short queue for each topic; the newest push out the oldest."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, deque[Offer]] = {}
+
+    def add(self, offer: Offer, keep: int) -> int:
+        """Queue a message; returns how many older ones of its topic gave way to keep `keep`."""
+        with self._lock:
+            waiting = self._waiting.setdefault(offer.topic, deque())
+            waiting.append(offer)
+            dropped = max(0, len(waiting) - max(1, keep))
+            for _ in range(dropped):
+                waiting.popleft()
+            return dropped
+
+    def first_of_each(self) -> list[Offer]:
+        """The oldest message of each topic that has any."""
+        with self._lock:
+            return [waiting[0] for waiting in self._waiting.values() if waiting]
+
+    def remove(self, offer: Offer) -> None:
+        """The message is settled. It may have given way in the meantime."""
+        with self._lock:
+            waiting = self._waiting[offer.topic]
+            if waiting and waiting[0] is offer:
+                waiting.popleft()
