@@ -4,6 +4,7 @@ EdgeError
 ├── ImageError           an image cannot be decoded or is not what a camera gives
 ├── ContractError        a contract is of another version, or data or a model does not fit it
 ├── PackageError         a model package is incomplete or was changed after it was made
+├── SettingsError        the inspector's settings have faults
 ├── ScoreError           a model gave a score that cannot be trusted
 ├── ResultError          a result message is of another version, or not whole
 ├── SpoolError           a spool folder is of another version or in use, or is not what a spool left
@@ -12,7 +13,8 @@ EdgeError
 ├── OutputError          an output for the line cannot be opened as its settings say
 ├── SourceError          a source of parts cannot be opened as its settings say
 ├── TransportError       a message cannot be handed over now; try again later
-│   └── NotAuthorizedError   nor until somebody lets this device speak on the topic
+│   ├── NotAuthorizedError   nor until somebody lets this device speak on the topic
+│   └── NucleusError         nor ever in this process: the Greengrass nucleus is gone or refuses it
 ├── TopicError           a name has a form that topics cannot carry
 ├── RefusedError         a message will never be taken, though others will
 └── RuntimeMissingError  no TFLite runtime is installed
@@ -33,6 +35,10 @@ class ContractError(EdgeError):
 
 class PackageError(EdgeError):
     """A model package is incomplete or was changed after it was made."""
+
+
+class SettingsError(EdgeError):
+    """The inspector's settings have faults; the message names every one."""
 
 
 class ScoreError(EdgeError):
@@ -61,6 +67,10 @@ class TransportError(EdgeError):
 
 class NotAuthorizedError(TransportError):
     """This device may not use the topic until somebody changes its policy."""
+
+
+class NucleusError(TransportError):
+    """The Greengrass nucleus is gone or refuses this process; only a new process may connect."""
 
 
 class TopicError(EdgeError):
