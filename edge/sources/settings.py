@@ -25,7 +25,14 @@ class FolderSettings:
     settle_ms: int = 500  # a file found by looking is taken when size and time stayed the same for so long
     empty_after_ms: int = 10_000  # an empty file is waited for so long, then it is an error
     suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # others are ignored; any case
-    temporary: tuple[str, ...] = (".tmp", ".part", ".partial", ".filepart", ".crdownload", "~")  # ends of unfinished ones
+    temporary: tuple[str, ...] = (
+        ".tmp",
+        ".part",
+        ".partial",
+        ".filepart",
+        ".crdownload",
+        "~",
+    )  # ends of unfinished ones
     max_file_bytes: int = 64 * 1024 * 1024  # a larger file is an error, unread
 
     def check(self) -> list[str]:
