@@ -1,0 +1,326 @@
+"""Outputs for the line: what a controller or a sorting gate gets of each verdict, and a heartbeat.
+
+The heartbeat is called by the inspector's loop, so it stops when the loop hangs, and it drops when the program stops
+or dies: a controller that watches it never takes an old signal for a new one. Signals are for the moment; the record
+of a verdict is its result in the spool.
+"""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge.errors import OutputError, RefusedError, TransportError
+from edge.results import Result
+from edge.transports.interface import Transport
+
+_log = logging.getLogger(__name__)
+
+SCHEMA = "1.0"
+_WAITING = 16  # signals for a broker that is slow; older ones are worthless by then
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What the line hears."""
+
+    folder: str = ""  # for verdict.json and heartbeat; best on a RAM disk such as /run; empty: no files
+    mqtt: bool = False  # publish to the topic `output`
+    gpio_chip: str = ""  # such as /dev/gpiochip0; empty: no pins
+    accept_pin: int = -1  # line offsets on the chip; -1: not connected
+    reject_pin: int = -1
+    review_pin: int = -1
+    alarm_pin: int = -1  # high while the alarm lasts
+    heartbeat_pin: int = -1  # changes level with every heartbeat
+    pulse_ms: int = 100  # length of a signal on a pin
+    heartbeat_s: float = 1.0  # between heartbeats
+    alarm_after: int = 0  # rejected parts in a row (fail or error) that raise the alarm; 0: none
+    stale_s: float = 5.0  # a message that the broker has not taken for so long is dropped
+
+    def check(self) -> list[str]:
+        """Faults in words; empty when there are none."""
+        faults = []
+        pins = [getattr(self, name) for name in _PINS]
+        used = [pin for pin in pins if pin >= 0]
+        if min(pins) < -1:
+            faults.append(f"pins: want a line offset from 0, or -1 for none, found {pins}")
+        if len(set(used)) < len(used):
+            faults.append(f"pins: want each used once, found {pins}")
+        if used and not self.gpio_chip:
+            faults.append(f"gpio_chip: want the chip of pins {used}, such as /dev/gpiochip0")
+        if self.gpio_chip and not used:
+            faults.append(f"gpio_chip: {self.gpio_chip} is named but no pin is")
+        if not 1 <= self.pulse_ms <= 10_000:
+            faults.append(f"pulse_ms: want 1 to 10000, found {self.pulse_ms}")
+        for name in ("heartbeat_s", "stale_s"):
+            if not 0.05 <= getattr(self, name) <= 3600:
+                faults.append(f"{name}: want 0.05 to 3600 s, found {getattr(self, name)}")
+        if self.alarm_after < 0:
+            faults.append(f"alarm_after: want 0 (none) or more, found {self.alarm_after}")
+        return faults
+
+
+_PINS = ("accept_pin", "reject_pin", "review_pin", "alarm_pin", "heartbeat_pin")
+
+
+class Output(Protocol):
+    """One way to the line. Its methods return at once, and a passing fault is told by `fault`, not raised."""
+
+    name: str
+
+    def signal(self, result: Result, alarm: bool) -> None:
+        """A part has its verdict."""
+
+    def heartbeat(self, now_s: float) -> None:
+        """The loop is alive; `now_s` is unix time."""
+
+    def fault(self) -> str | None:
+        """What is wrong now; None when nothing is."""
+
+    def close(self) -> None:
+        """Drop the heartbeat and let go."""
+
+
+class Alarm:
+    """Raised when so many parts in a row were rejected: then it is the process and not the part.
+
+    A fail or an error counts, a pass ends it, a review changes nothing.
+    """
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self.in_a_row = 0
+
+    def record(self, result: Result) -> bool:
+        """Count a part; True while the alarm lasts."""
+        if result.verdict in ("fail", "error"):
+            self.in_a_row += 1
+        elif result.verdict == "pass":
+            self.in_a_row = 0
+        return self.raised
+
+    @property
+    def raised(self) -> bool:
+        """Whether the alarm lasts now."""
+        return bool(self._after) and self.in_a_row >= self._after
+
+
+class Outputs:
+    """All outputs of a line, the alarm, and the beat of the heart.
+
+    Args:
+        outputs: to serve, in this order.
+        settings: alarm and heartbeat.
+    """
+
+    def __init__(self, outputs: Sequence[Output], settings: OutputSettings) -> None:
+        self._outputs = tuple(outputs)
+        self._settings = settings
+        self._beat_s: float | None = None
+        self.alarm = Alarm(settings.alarm_after)
+
+    def signal(self, result: Result) -> None:
+        """Tell the line at once."""
+        before = self.alarm.raised
+        alarm = self.alarm.record(result)
+        if alarm and not before:
+            _log.warning("event=alarm_raised rejected_in_a_row=%d", self.alarm.in_a_row)
+        for output in self._outputs:
+            output.signal(result, alarm)
+
+    def heartbeat(self, now_s: float) -> None:
+        """Beat when it is time; call it as often as the loop turns.
+
+        Args:
+            now_s: unix time.
+        """
+        if self._beat_s is not None and 0 <= now_s - self._beat_s < self._settings.heartbeat_s:
+            return
+        self._beat_s = now_s
+        for output in self._outputs:
+            output.heartbeat(now_s)
+
+    def faults(self) -> list[str]:
+        """What is wrong now."""
+        return [f"{output.name}: {fault}" for output in self._outputs if (fault := output.fault()) is not None]
+
+    def close(self) -> None:
+        """Drop every heartbeat."""
+        for output in self._outputs:
+            output.close()
+
+
+def open_outputs(settings: OutputSettings, transport: Transport | None, topic: str) -> Outputs:
+    """The outputs that the settings name.
+
+    Raises:
+        OutputError: a folder or a pin cannot be used, or there is no transport to publish with.
+    """
+    outputs: list[Output] = []
+    try:
+        if settings.folder:
+            outputs.append(FileOutput(Path(settings.folder)))
+        if settings.mqtt:
+            if transport is None:
+                raise OutputError("output.mqtt: there is no transport to publish with; set one, or mqtt = false")
+            outputs.append(MqttOutput(transport, topic, settings))
+        if settings.gpio_chip:
+            from edge.gpio_output import open_gpio_output  # needs a library that only boards with pins have
+
+            outputs.append(open_gpio_output(settings))
+    except OutputError:
+        for output in outputs:
+            output.close()
+        raise
+    return Outputs(outputs, settings)
+
+
+def signal_fields(result: Result, alarm: bool) -> dict[str, Any]:
+    """What a controller gets to know of a part."""
+    return {
+        "schema": SCHEMA,
+        "id": result.id,
+        "part_id": result.part_id,
+        "verdict": result.verdict,
+        "action": result.action,
+        "label": result.label,
+        "error": result.error,
+        "captured_at": result.captured_at,
+        "alarm": alarm,
+    }
+
+
+class FileOutput:
+    """`verdict.json`, replaced whole with each part, and `heartbeat`, whose time of change moves.
+
+    Nothing is synced: the files are for programs on this machine, now. On `close` the heartbeat goes away; when the
+    program dies it stays and grows old.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+
+    name = "file"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._fault: str | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"output.folder {folder}: cannot make it: {error.strerror or error}; name a folder that this user may "
+                "write to"
+            ) from error
+
+    def signal(self, result: Result, alarm: bool) -> None:
+        """Replace the verdict."""
+        self._write("verdict.json", json.dumps(signal_fields(result, alarm)) + "\n")
+
+    def heartbeat(self, now_s: float) -> None:
+        """Replace the heartbeat."""
+        self._write("heartbeat", f"{now_s:.3f}\n")
+
+    def fault(self) -> str | None:
+        """Why the last write failed."""
+        return self._fault
+
+    def close(self) -> None:
+        """Remove the heartbeat."""
+        try:
+            (self._folder / "heartbeat").unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("event=output_failed output=file error=%s", error)
+
+    def _write(self, name: str, text: str) -> None:
+        staged = self._folder / f".{name}.part"
+        try:
+            staged.write_text(text, encoding="utf-8")
+            staged.replace(self._folder / name)
+        except OSError as error:
+            self._fault = (
+                f"{self._folder / name}: cannot write: {error.strerror or error}; check the folder and its disk"
+            )
+            return
+        self._fault = None
+
+
+class MqttOutput:
+    """Messages on the topic `output`, published on a thread of its own so that the loop never waits for a broker.
+
+    The newest signals win: when the broker is slow, those older than `stale_s` are dropped and counted. A heartbeat is
+    `{"alive": true, "at": …}`; `close` publishes `{"alive": false}`. A program that died is noticed by the heartbeats
+    that fail to come, or by the broker when the transport's last will is `last_will()`.
+    """
+
+    name = "mqtt"
+
+    def __init__(self, transport: Transport, topic: str, settings: OutputSettings) -> None:
+        self._transport = transport
+        self._topic = topic
+        self._stale_s = settings.stale_s
+        self._waiting: queue.Queue[tuple[float, bytes] | None] = queue.Queue(_WAITING)
+        self._fault: str | None = None
+        self.dropped = 0  # signals and heartbeats that never left
+        self._thread = threading.Thread(target=self._run, name="line-output", daemon=True)
+        self._thread.start()
+
+    def signal(self, result: Result, alarm: bool) -> None:
+        """Hand the signal to the thread."""
+        self._offer(signal_fields(result, alarm))
+
+    def heartbeat(self, now_s: float) -> None:
+        """Hand the heartbeat to the thread."""
+        self._offer({"schema": SCHEMA, "alive": True, "at": round(now_s, 3)})
+
+    def fault(self) -> str | None:
+        """Why the last message did not leave."""
+        return self._fault
+
+    def close(self) -> None:
+        """Say that the program stops, as far as the broker listens, and end the thread."""
+        self._put(None)
+        self._thread.join(timeout=2 * self._stale_s)
+
+    def _offer(self, fields: dict[str, Any]) -> None:
+        self._put((time.monotonic(), json.dumps(fields).encode()))
+
+    def _put(self, item: tuple[float, bytes] | None) -> None:
+        while True:
+            try:
+                self._waiting.put_nowait(item)
+                return
+            except queue.Full:
+                try:
+                    self._waiting.get_nowait()
+                    self.dropped += 1
+                except queue.Empty:
+                    pass  # the thread took it just now
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            offered_s, payload = item
+            if time.monotonic() - offered_s > self._stale_s:
+                self.dropped += 1
+                continue
+            self._publish(payload)
+        self._publish(last_will())
+
+    def _publish(self, payload: bytes) -> None:
+        try:
+            self._transport.publish(self._topic, payload, self._stale_s)
+        except (TransportError, RefusedError) as error:
+            self.dropped += 1
+            self._fault = f"{self._topic}: {error}"
+            return
+        self._fault = None
+
+
+def last_will() -> bytes:
+    """What the topic `output` says when the program is gone: by `close`, or by the broker as the last will."""
+    return json.dumps({"schema": SCHEMA, "alive": False}).encode()
