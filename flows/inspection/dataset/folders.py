@@ -1,107 +1,120 @@
 """Images in folders that are named by their labels.
 
     train/good/…  train/bad/…  train/bad/<defect type>/…       divided by whoever made the set;
-    validation/good/…  validation/bad/…                        validation becomes the holdout
+    validation/good/…  validation/bad/…                        validation (or val, test) becomes the holdout
 
     good/…  <defect type>/…  <defect type>/…                   or bad/… for bad parts of no known type
 
-Any depth of folders below. Masks, if there are any, lie beside in `masks/<defect type>/<same path, .png>`.
+Any depth of folders below. `good` and `bad` may be spelled as in `[data] good_labels` and `bad_labels`. Masks, if there
+are any, lie beside in `masks/<defect type>/<same path, .png>`.
 """
 
 import logging
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
-from inspection.dataset.manifest import Label
+from inspection.dataset.files import SUFFIXES, File, shown
+from inspection.dataset.formats.reading import Format, Reading
+from inspection.dataset.images import Shipped, SourceImage
+from inspection.dataset.options import SourceOptions
 from inspection.errors import DataError
+
+__all__ = ["FOLDER", "SUFFIXES", "is_mvtec", "shown"]
 
 _log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 WANTED = (
-    "want train/good, train/bad (and validation/good, validation/bad if you divide yourself), or good/ beside one "
+    "train/good, train/bad (and validation/good, validation/bad if you divide yourself), or good/ beside one "
     "folder per defect type (or bad/), holding " + " ".join(sorted(SUFFIXES))
 )
-Shipped = Literal["train", "validation", ""]
-_PARTS: dict[str, Shipped] = {"train": "train", "validation": "validation"}
-SHOWN = 20
+PARTS: dict[str, Shipped] = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "validation",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A file of a folder with what its path says of it."""
-
-    uri: str
-    size: int  # bytes
-    mtime_ns: int
-    label: Label
-    defect_type: str | None
-    mask: str | None
-    shipped: Shipped
+def is_good(name: str, options: SourceOptions) -> bool:
+    """Whether a folder of this name holds good parts."""
+    return name.casefold() in {label.casefold() for label in options.good_labels}
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    uri: str
-    size: int
-    mtime_ns: int
+def is_bad(name: str, options: SourceOptions) -> bool:
+    """Whether a folder of this name holds bad parts of no known type."""
+    return name.casefold() in {label.casefold() for label in options.bad_labels}
 
 
-def find_images(root: Path) -> list[Labelled]:
-    """Find the images below a folder and read their labels from their paths.
+def is_mvtec(reading: Reading) -> bool:
+    """Whether this is MVTec AD's layout: nothing but good parts to train on, and a test folder beside."""
+    below = {tuple(file.uri.lower().split("/")[:2]) for file in reading.pictures if file.uri.count("/") >= 2}
+    tops = {top for top, _ in below}
+    return {name for top, name in below if top == "train"} == {"good"} and "test" in tops and "validation" not in tops
 
-    What is left out is said in the log: how many hidden files, which other files, which images have no label.
 
-    Returns:
-        Sorted by uri.
+def _fits(reading: Reading) -> bool:
+    if reading.is_list or is_mvtec(reading):
+        return False
+    folders = [file.uri.split("/")[:-1] for file in reading.pictures]
+    return any(
+        (bool(path) and is_good(path[0], reading.options))
+        or (
+            len(path) > 1
+            and path[0].lower() in PARTS
+            and (is_good(path[1], reading.options) or is_bad(path[1], reading.options))
+        )
+        for path in folders
+    )
+
+
+def _read(reading: Reading) -> list[SourceImage]:
+    """Read the labels from the paths.
+
+    What is left out is said in the log: which other files, which images have no label.
 
     Raises:
-        DataError: the folder is missing, cannot be read, is empty or has no layout that is known here.
+        DataError: there is no layout that is known here.
     """
-    files = sorted(_walk(root), key=lambda file: file.uri)
-    images = [file for file in files if PurePosixPath(file.uri).suffix.lower() in SUFFIXES]
-    if not images:
-        found = shown([file.uri for file in files]) if files else "nothing"
-        raise DataError(f"{root}: no images here; {WANTED}; found {found}")
-    divided = _is_divided(images, root)
-    masks = {file.uri for file in images if _is_mask(file.uri, divided)}
-    others = [file.uri for file in files if PurePosixPath(file.uri).suffix.lower() not in SUFFIXES]
+    options, pictures = reading.options, reading.pictures
+    if not pictures:
+        raise DataError(f"{reading.location}: no images here; want {WANTED}; found {reading.describe()}")
+    divided = _is_divided(pictures, reading)
+    masks = {file.uri for file in pictures if _is_mask(file.uri, divided)}
     labelled, unlabelled = [], []
-    for file in images:
+    for file in pictures:
         if file.uri in masks:
             continue
-        item = _label(file, divided, masks)
+        item = _label(file, divided, masks, options)
         if item is None:
             unlabelled.append(file.uri)
         else:
             labelled.append(item)
     if not labelled:
-        raise DataError(f"{root}: no layout that is known here; {WANTED}; found {shown(unlabelled)}")
+        raise DataError(f"{reading.location}: no layout that is known here; want {WANTED}; found {shown(unlabelled)}")
+    others = [file.uri for file in reading.files if not file.is_image]
+    unused = masks - {item.mask for item in labelled}
     if unlabelled:
         _log.warning("event=images_without_label_ignored count=%d files=%s", len(unlabelled), shown(unlabelled))
     if others:
         _log.info("event=other_files_ignored count=%d files=%s", len(others), shown(others))
-    unused = masks - {item.mask for item in labelled}
     if unused:
         _log.warning("event=masks_without_image count=%d files=%s", len(unused), shown(sorted(unused)))
     return labelled
 
 
-def _is_divided(images: list[_File], root: Path) -> bool:
+def _is_divided(images: Sequence[File], reading: Reading) -> bool:
     """Whether the layout is train/ and validation/; the alternative is good/ beside defect types."""
     tops = {file.uri.split("/")[0] for file in images if "/" in file.uri}
-    parts, labels = {top for top in tops if top.lower() in _PARTS}, {top for top in tops if top.lower() == "good"}
+    parts = {top for top in tops if top.lower() in PARTS}
+    labels = {top for top in tops if is_good(top, reading.options)}
     if parts and labels:
         raise DataError(
-            f"{root}: both {sorted(parts)} and {sorted(labels)} are here, so the layout is not clear; {WANTED}"
+            f"{reading.location}: both {sorted(parts)} and {sorted(labels)} are here, so the layout is not clear; "
+            f"want {WANTED}"
         )
     if not parts and not labels:
-        raise DataError(
-            f"{root}: no layout that is known here; {WANTED}; found {shown(sorted(tops) or ['files only'])}"
-        )
+        raise DataError(f"{reading.location}: no layout that is known here; want {WANTED}; found {reading.describe()}")
     return bool(parts)
 
 
@@ -110,62 +123,28 @@ def _is_mask(uri: str, divided: bool) -> bool:
     return folders[:1] == ["masks"] or (divided and folders[1:2] == ["masks"])
 
 
-def _label(file: _File, divided: bool, masks: set[str]) -> Labelled | None:
+def _label(file: File, divided: bool, masks: set[str], options: SourceOptions) -> SourceImage | None:
     """What the path says; None if it has no place in the layout."""
     folders = file.uri.split("/")[:-1]
     shipped: Shipped = ""
     top = ""
     if divided:
-        if not folders or folders[0].lower() not in _PARTS:
+        if not folders or folders[0].lower() not in PARTS:
             return None
         top, folders = folders[0] + "/", folders[1:]
-        shipped = _PARTS[top[:-1].lower()]
+        shipped = PARTS[top[:-1].lower()]
     if not folders:
         return None
     kind, below = folders[0], folders[1:]
     name = PurePosixPath(file.uri).stem + ".png"
-    if kind.lower() == "good":
-        return Labelled(file.uri, file.size, file.mtime_ns, "good", None, None, shipped)
+    if is_good(kind, options):
+        return SourceImage(file.uri, file.version, "good", None, None, file.uri, shipped=shipped)
     defect_type: str | None = kind
-    if kind.lower() == "bad":
+    if is_bad(kind, options):
         defect_type, below = (below[0], below[1:]) if below else (None, [])
     mask_path = "/".join(["masks", defect_type or kind, *below, name])
     mask = next((uri for uri in (top + mask_path, mask_path) if uri in masks), None)
-    return Labelled(file.uri, file.size, file.mtime_ns, "bad", defect_type, mask, shipped)
+    return SourceImage(file.uri, file.version, "bad", defect_type, mask, file.uri, shipped=shipped)
 
 
-def _walk(root: Path) -> Iterator[_File]:
-    """Every file below the folder but hidden ones; links are followed, each folder once."""
-    hidden, seen = 0, set()
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        path = root / folder
-        try:
-            place = path.stat()
-            if (place.st_dev, place.st_ino) in seen:
-                continue  # a link back to a folder above
-            seen.add((place.st_dev, place.st_ino))
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    uri = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.name.startswith("."):
-                        hidden += 1
-                    elif entry.is_dir():
-                        folders.append(uri)
-                    else:
-                        status = entry.stat()
-                        yield _File(uri, status.st_size, status.st_mtime_ns)
-        except OSError as error:
-            raise DataError(
-                f"{error.filename or path}: cannot read the images ({error.strerror}); "
-                "give a folder with [data] source or --data"
-            ) from error
-    if hidden:
-        _log.info("event=hidden_files_ignored count=%d", hidden)
-
-
-def shown(uris: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(uris) - SHOWN} more" if len(uris) > SHOWN else ""
-    return ", ".join(uris[:SHOWN]) + more
+FOLDER = Format("folder", WANTED, _fits, _read)

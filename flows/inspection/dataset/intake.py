@@ -103,6 +103,10 @@ def _row(image: SourceImage, facts: FileFacts | None) -> ImageRow:
         lot=image.lot,
         station=image.station,
         view=image.view,
+        box_types=image.box_types,
+        mask_colors=image.mask_colors,
+        confidence=image.confidence,
+        human_annotated=image.human_annotated,
     )
 
 

@@ -23,6 +23,7 @@ from inspection.storage import ObjectExistsError, Storage
 SCHEMA = "1.1"
 Label = Literal["good", "bad"]
 Split = Literal["train", "calibration", "holdout", ""]
+Box = tuple[float, float, float, float]  # left, top, width, height in px
 SPLITS: tuple[Split, ...] = ("train", "calibration", "holdout")
 
 
@@ -37,7 +38,7 @@ class ImageRow:
     label: Label
     defect_type: str | None = None
     mask: str | None = None  # uri of a picture that is not zero where the defect is
-    boxes: tuple[tuple[float, float, float, float], ...] = ()  # left, top, width, height in px
+    boxes: tuple[Box, ...] = ()
     group: str = ""  # part or lot: its images stay in one split
     lot: str | None = None
     station: str | None = None
@@ -47,10 +48,14 @@ class ImageRow:
     labeller: str | None = None
     # Since 1.1. What is not there is not written, so that rows of 1.0 keep their snapshot's id.
     mask_sha256: str | None = None  # of the mask's file, hex
+    box_types: tuple[str, ...] = ()  # defect type of each box; empty when the source names none
+    mask_colors: tuple[tuple[str, str], ...] = ()  # colours that are defects: "#rrggbb", type; () = all but black
+    confidence: float | None = None  # 0..1, of whoever or whatever labelled it
+    human_annotated: bool | None = None  # False: labelled by a machine
 
 
 _FIELDS = tuple(entry.name for entry in dataclasses.fields(ImageRow))
-_WRITTEN_WHEN_SET = frozenset({"mask_sha256"})
+_WRITTEN_WHEN_SET = frozenset({"mask_sha256", "box_types", "mask_colors", "confidence", "human_annotated"})
 
 
 @dataclass(frozen=True)
@@ -213,14 +218,16 @@ def read_document(storage: Storage, key: str) -> dict[str, Any]:
 
 def _row(fields: Mapping[str, Any]) -> ImageRow:
     known = {name: fields[name] for name in _FIELDS if name in fields}
-    known["boxes"] = tuple(tuple(box) for box in known.get("boxes", ()))
+    for name in ("boxes", "mask_colors"):
+        known[name] = tuple(tuple(item) for item in known.get(name, ()))
+    known["box_types"] = tuple(known.get("box_types", ()))
     return ImageRow(**known)
 
 
 def _canonical(row: ImageRow) -> str:
     fields = {name: getattr(row, name) for name in _FIELDS}
     return dump_document(
-        {name: value for name, value in fields.items() if value is not None or name not in _WRITTEN_WHEN_SET}
+        {name: value for name, value in fields.items() if name not in _WRITTEN_WHEN_SET or value not in (None, ())}
     )
 
 

@@ -1,0 +1,84 @@
+"""Files of one folder on this machine: walked, looked up, read."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from inspection.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that may be an image, a mask or a list."""
+
+    uri: str  # below the folder or prefix, '/' between its parts
+    size: int  # bytes
+    version: str  # changes when the content does
+
+    @property
+    def is_image(self) -> bool:
+        """Whether its name ends like an image's."""
+        return self.uri[self.uri.rfind(".") :].lower() in SUFFIXES
+
+
+def walk_folder(root: Path) -> list[File]:
+    """Every file below the folder but hidden ones, sorted; links are followed, each folder once.
+
+    Raises:
+        DataError: the folder is missing or cannot be read.
+    """
+    return sorted(_walk(root), key=lambda file: file.uri)
+
+
+def _walk(root: Path) -> Iterator[File]:
+    hidden, seen = 0, set()
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        path = root / folder
+        try:
+            place = path.stat()
+            if (place.st_dev, place.st_ino) in seen:
+                continue  # a link back to a folder above
+            seen.add((place.st_dev, place.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    uri = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.name.startswith("."):
+                        hidden += 1
+                    elif entry.is_dir():
+                        folders.append(uri)
+                    else:
+                        yield _file(uri, entry.stat())
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or path}: cannot read the images ({error.strerror}); "
+                "give a folder with [data] source or --data"
+            ) from error
+    if hidden:
+        _log.info("event=hidden_files_ignored count=%d", hidden)
+
+
+def find_file(path: str, uri: str) -> File | None:
+    """The file at a path, under the name that its source gives it; None if there is none."""
+    try:
+        return _file(uri, os.stat(path))  # noqa: PTH116 (a Path object for each of 200,000 files takes a second)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        return None
+
+
+def _file(uri: str, status: os.stat_result) -> File:
+    return File(uri, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def shown(uris: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(uris) - SHOWN} more" if len(uris) > SHOWN else ""
+    return ", ".join(uris[:SHOWN]) + more
