@@ -43,15 +43,33 @@ def measure_mask(uri: str, read: Callable[[str], bytes], colors: Sequence[tuple[
     except OSError as error:
         return MaskFacts(0, 0, 0.0, error.strerror or str(error))
     try:
-        with open_file(data, uri) as image:
-            lossy = image.format == "JPEG"
-            image.load()
-            marked = _marked(image, [color for color, _ in colors], lossy)
-            return MaskFacts(image.width, image.height, float(marked.mean()))
+        marked = decode_mask(data, uri, [color for color, _ in colors])
     except ImageError as error:
         return MaskFacts(0, 0, 0.0, str(error).removeprefix(f"{uri}: "))
-    except _DECODE_ERRORS as error:
-        return MaskFacts(0, 0, 0.0, f"cannot decode this mask: {error}")
+    return MaskFacts(marked.shape[1], marked.shape[0], float(marked.mean()))
+
+
+def decode_mask(data: bytes, uri: str, colors: Sequence[str]) -> np.ndarray:
+    """Where a mask marks a defect.
+
+    Args:
+        data: the mask's file.
+        uri: its name, for messages.
+        colors: "#rrggbb" of what is a defect; empty = all but black.
+
+    Returns:
+        bool, shape (H, W).
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    with open_file(data, uri) as image:
+        lossy = image.format == "JPEG"
+        try:
+            image.load()
+            return _marked(image, colors, lossy)
+        except _DECODE_ERRORS as error:
+            raise ImageError(f"{uri}: cannot decode this mask: {error}") from error
 
 
 def find_annotation_faults(images: Iterable[SourceImage], facts: Mapping[str, "ImageFacts"]) -> Iterator[Finding]:

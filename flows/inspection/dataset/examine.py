@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from inspection.dataset.annotations import find_annotation_faults
+from inspection.dataset.composition import find_mixtures, find_pixel_faults, find_too_few
+from inspection.dataset.duplicates import find_duplicates, find_groups_across_splits, group_equal
 from inspection.dataset.findings import CODES, Finding, make_finding
 from inspection.dataset.image_facts import Fault, ImageFacts
 from inspection.dataset.images import Source, SourceImage
 from inspection.dataset.looking import look_at_all
+from inspection.dataset.shortcuts import find_shortcuts
 from inspection.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -73,7 +76,18 @@ def examine(
         elif looked.fault is not None:
             faults[looked.uri] = looked.fault
     facts = {image.uri: facts[image.uri] for image in images if image.uri in facts}  # in the order of the source
-    findings = [*_find_faults(faults), *find_annotation_faults(images, facts)]
+    by_uri = {image.uri: image for image in images}
+    equal = group_equal(facts, source, settings.input.white_level)
+    findings = [
+        *_find_faults(faults),
+        *find_pixel_faults(facts.values()),
+        *find_mixtures(list(facts.values())),
+        *find_duplicates(equal, by_uri),
+        *find_groups_across_splits(images),
+        *find_too_few([image for image in images if image.uri in facts], settings),
+        *find_shortcuts(images, facts),
+        *find_annotation_faults(images, facts),
+    ]
     place = {code: index for index, code in enumerate(CODES)}
     findings.sort(key=lambda finding: (finding.severity != "error", place[finding.code]))
     seconds = time.monotonic() - started

@@ -8,8 +8,10 @@ fraction of the cost of its full size. Every worker process imports this, so it 
 import hashlib
 import io
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -26,7 +28,8 @@ THUMBNAIL_PX = 32  # side of the small grey picture that near duplicates are loo
 BLACK_LEVEL = 16  # grey level; ITU-R BT.601 calls it black
 
 _LEVELS = np.arange(256, dtype=np.float64)
-_EXIF_IFD, _MAKE, _MODEL, _DATE, _DATE_ORIGINAL, _OFFSET = 0x8769, 0x010F, 0x0110, 0x0132, 0x9003, 0x9011
+_EXIF_IFD, _MAKE, _MODEL, _DATE, _DATE_ORIGINAL = 0x8769, 0x010F, 0x0110, 0x0132, 0x9003
+_TIME = re.compile(r"((?:19[89]|2\d\d)\d)[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 # Mean of the luminance table of ITU-T T.81, annex K.1, which most encoders scale by their quality.
 _STANDARD_LUMINANCE_MEAN = 57.625
 _KNOWN_CONTENT = (  # beginning, what it is
@@ -215,11 +218,13 @@ def _iso_time(taken: object) -> str | None:
     """`2022:08:11 16:19:53` as ISO 8601; None if the camera's clock was never set or wrote something else."""
     if not isinstance(taken, str):
         return None
-    date, _, time = taken.strip("\0 ").partition(" ")
-    parts = date.replace("-", ":").split(":")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts) or int(parts[0]) < 1980:
+    found = _TIME.match(taken.strip("\0 "))
+    if found is None:
         return None
-    return "-".join(parts) + (f"T{time}" if time else "")
+    try:
+        return datetime(*map(int, found.groups())).isoformat()  # type: ignore[arg-type]
+    except ValueError:
+        return None
 
 
 def _explain(data: bytes, reason: str) -> Fault:
