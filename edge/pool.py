@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -30,12 +31,12 @@ _MAX_SUBSTITUTES = 4  # a machine that hangs this often is broken: its parts get
 class Slot:
     """One part on its way to its verdict."""
 
-    __slots__ = ("begun_s", "deadline_s", "judgement", "part", "served", "taken_s")
+    __slots__ = ("begun_s", "deadline_s", "judgement", "part", "served", "tag")
 
-    def __init__(self, part: Part, deadline_s: float, taken_s: float) -> None:
+    def __init__(self, part: Part, deadline_s: float, tag: Any = None) -> None:
         self.part = part
         self.deadline_s = deadline_s  # time.monotonic() by which the verdict must be given
-        self.taken_s = taken_s
+        self.tag = tag  # the submitter's own
         self.begun_s: float | None = None  # None: no worker has begun
         self.judgement: Judgement | None = None  # set once, under the pool's lock
         self.served: Served | None = None  # what judged it
@@ -90,9 +91,9 @@ class JudgePool:
         """Workers that got stuck on a part and were replaced."""
         return len(self._lost)
 
-    def submit(self, part: Part, deadline_s: float) -> None:
+    def submit(self, part: Part, deadline_s: float, tag: Any = None) -> None:
         """Take a part; returns at once."""
-        slot = Slot(part, deadline_s, time.monotonic())
+        slot = Slot(part, deadline_s, tag)
         with self._lock:
             self._order.append(slot)
             if deadline_s < self._alarm_at_s:

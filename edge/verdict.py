@@ -32,6 +32,25 @@ def decide(score: float, point: OperatingPoint) -> Verdict:
     return "fail" if score > point.upper else "review"
 
 
+def action_for(
+    verdict: Verdict | Literal["error"], point: OperatingPoint | None
+) -> Literal["accept", "reject", "review"]:
+    """What the line's outlet does with a part; never "accept" for an error.
+
+    Args:
+        verdict: of the part.
+        point: of the package that judged it; None when there was no package.
+    """
+    if verdict == "pass":
+        return "accept"
+    if verdict == "fail" or point is None:
+        return "reject"
+    if verdict == "error":
+        return point.on_error
+    actions: dict[str, Literal["accept", "reject", "review"]] = {"pass": "accept", "fail": "reject"}
+    return actions.get(point.review_action, "review")
+
+
 def check_guard(guard: InputGuard, statistics: ImageStatistics, width_px: int, height_px: int) -> str | None:
     """Why a picture must not be judged, or None when it may.
 

@@ -1,0 +1,363 @@
+"""The loop: part in, verdict out, result kept, part acknowledged; faults are counted and the loop goes on.
+
+Three kinds of threads meet here. The loop's own takes parts from the source, and acknowledges them once their results
+are on the disk. The pool's judge, tell the line at once and hand the result to the spool (`_deliver`). The spool's
+writer and the sender do the rest. Nothing on the way to a verdict waits for disk or network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from edge.clock import Clock
+from edge.part import Part, Source
+from edge.pool import JudgePool, Slot
+from edge.results import Result, canonical_key
+from edge.serving import Serving
+from edge.statistics import ImageStatistics
+from edge.verdict import action_for
+
+if TYPE_CHECKING:
+    from edge.line_output import Outputs
+    from edge.review import ReviewPolicy, StuckCamera
+    from edge.spool.images import KeptImage
+
+_log = logging.getLogger(__name__)
+
+_WAIT_S = 0.05  # for a part, while others wait to be acknowledged
+_IDLE_S = 0.2  # for a part, when nothing waits
+_MARGIN = 0.05  # of the deadline, and at most
+_MARGIN_S = 0.005  # so much time is left for telling the line
+_FAULT_WAIT_S = (0.1, 5.0)  # after a fault of the loop itself; doubles
+
+
+class Ticket(Protocol):
+    """A result that is on its way to the disk."""
+
+    @property
+    def result(self) -> Result:
+        """With its sequence number."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is on the disk."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for that."""
+
+
+class ResultStore(Protocol):
+    """What the loop needs of the spool."""
+
+    @property
+    def next_sequence(self) -> int:
+        """The number that the next result will get."""
+
+    def find(self, source_key: str) -> Result | None:
+        """The result of a part that was inspected before."""
+
+    def put(self, result: Result, image: KeptImage | None = None) -> Ticket:
+        """Take a result; returns at once."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be changed while the loop runs."""
+
+    deadline_ms: float = 2000.0
+    max_unacknowledged: int = 500
+
+
+@dataclass
+class Pending:
+    """A part between source and acknowledgement."""
+
+    key: str  # the part's source key
+    part: Part
+    repeats: list[Part] = field(default_factory=list)  # the same part, offered again meanwhile
+    ticket: Ticket | None = None  # None: no verdict yet, or its result could not be handed to the spool
+    result: Result | None = None
+    statistics: ImageStatistics | None = None
+
+
+@dataclass
+class Counts:
+    """What happened so far."""
+
+    inspected: int = 0
+    repeated: int = 0  # parts that had a stored result
+    acknowledged: int = 0
+    unacknowledged: int = 0  # camera parts whose results did not reach the disk in time to be answered
+    faults: Counter[str] = field(default_factory=Counter)  # of the program itself, by place
+
+
+class Inspector:
+    """One source, one package at a time, one line.
+
+    Args:
+        source: where parts come from.
+        serving: the package.
+        store: the spool.
+        outputs: tell the line.
+        review: chooses the images to keep.
+        stuck: notices a camera that repeats itself.
+        thing: this device.
+        line: of results; the package's when "".
+        workers: pictures judged at the same time.
+        limits: deadline and bound.
+        on_result: called in the loop's thread with every new result, in order.
+        on_turn: called in the loop's thread, many times a second, with time.monotonic(); returns why the program
+            must end, or None.
+        wake_sender: called when the store has got a result that must not wait.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        serving: Serving,
+        store: ResultStore,
+        outputs: Outputs,
+        review: ReviewPolicy,
+        stuck: StuckCamera,
+        thing: str,
+        line: str = "",
+        workers: int = 1,
+        limits: Limits | None = None,
+        on_result: Callable[[Pending, Result], None] | None = None,
+        on_turn: Callable[[float], str | None] | None = None,
+        wake_sender: Callable[[], None] | None = None,
+    ) -> None:
+        self.counts = Counts()
+        self.limits = limits or Limits()
+        self.review = review
+        self.stuck = stuck
+        self._source = source
+        self._serving = serving
+        self._store = store
+        self._outputs = outputs
+        self._thing = thing
+        self._line = line
+        self._on_result = on_result
+        self._on_turn = on_turn
+        self._wake_sender = wake_sender
+        self._clock = Clock()
+        self._stopping = threading.Event()
+        self._stuck_lock = threading.Lock()
+        self._open: dict[str, Pending] = {}  # by source key, until acknowledged
+        self._given: deque[Pending] = deque()  # have a verdict; filled by the pool
+        self._waiting: deque[Pending] = deque()  # for the disk
+        self.pool = JudgePool(serving.current, self._deliver, workers, self._check_stuck)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Parts between source and acknowledgement."""
+        return len(self._open)
+
+    def stop(self) -> None:
+        """End after the parts in hand. May be called from a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> str | None:
+        """Inspect until the source is finished or `stop` is called.
+
+        Returns:
+            why it had to end (what `on_turn` said); None when it was told to, or the source is finished.
+        """
+        reason = None
+        wait_s = _FAULT_WAIT_S[0]
+        while not self._stopping.is_set():
+            try:
+                reason = self._on_turn(time.monotonic()) if self._on_turn is not None else None
+                if reason is not None or self._turn():
+                    break
+                wait_s = _FAULT_WAIT_S[0]
+            except Exception as error:  # noqa: BLE001  the one place that catches, counts and goes on
+                self._count_fault("loop", error)
+                self._stopping.wait(wait_s)
+                wait_s = min(2 * wait_s, _FAULT_WAIT_S[1])
+        self._finish()
+        return reason
+
+    def _turn(self) -> bool:
+        """Acknowledge what is durable, take a part; True when there will be no more."""
+        self._collect()
+        if self._source.finished() and not self._open:
+            return True
+        if not self.pool.wait_for_room(_WAIT_S) or not self._may_take():
+            return False
+        part = self._source.next_part(_WAIT_S if self._open else _IDLE_S)
+        if part is not None:
+            self._take(part)
+        return False
+
+    def _may_take(self) -> bool:
+        """Whether another part is wanted now; waits a little when not."""
+        if not self._source.keeps_parts:
+            # A camera's part comes once: it gets its verdict, even when its result waits for the disk.
+            return True
+        if self._serving.current() is None:
+            self._stopping.wait(_WAIT_S)
+            return False
+        if len(self._open) >= self.limits.max_unacknowledged:
+            first = self._waiting[0].ticket if self._waiting else None
+            if first is None or not first.wait(_WAIT_S):
+                self._stopping.wait(_WAIT_S)
+            return False
+        return True
+
+    def _take(self, part: Part) -> None:
+        """Begin to inspect a part, unless it has a result."""
+        key = canonical_key(part.source_key)
+        pending = self._open.get(key)
+        if pending is not None:
+            self.counts.repeated += 1
+            pending.repeats.append(_without_pixels(part))
+            return
+        try:
+            stored = self._store.find(key)
+        except Exception as error:  # noqa: BLE001  the part is here and needs a verdict in time
+            self._count_fault("find", error)
+            stored = None
+        if stored is not None:
+            self.counts.repeated += 1
+            self._acknowledge(part, stored)
+            return
+        pending = self._open[key] = Pending(key, part)
+        margin_s = min(_MARGIN_S, _MARGIN * self.limits.deadline_ms / 1e3)
+        self.pool.submit(part, part.started_s + self.limits.deadline_ms / 1e3 - margin_s, pending)
+
+    def _check_stuck(self, part: Part, pixels: np.ndarray) -> str | None:
+        with self._stuck_lock:
+            return self.stuck.check(pixels, part.view or "")
+
+    def _deliver(self, slot: Slot) -> None:
+        """Tell the line, keep the image, hand the result to the spool. Runs in the pool's threads, one at a time."""
+        pending: Pending = slot.tag
+        try:
+            result = self._result(slot)
+            self._guarded("output", lambda: self._outputs.signal(result))
+            # The line knows: from here on nothing is urgent.
+            image = self._guarded("review", lambda: self.review.keep(result, slot.part, time.monotonic()))
+            if slot.part.data is not None:
+                result = dataclasses.replace(result, image_sha256=hashlib.sha256(slot.part.data).hexdigest())
+            pending.statistics = slot.judgement.statistics if slot.judgement is not None else None
+            pending.ticket = self._store.put(result, image)
+            pending.result = pending.ticket.result
+        except Exception as error:  # noqa: BLE001  this part has no stored result; the next ones will
+            self._count_fault("store", error)
+        pending.part = _without_pixels(pending.part)
+        self._given.append(pending)
+        if pending.result is not None and pending.result.urgent and self._wake_sender is not None:
+            self._wake_sender()
+
+    def _result(self, slot: Slot) -> Result:
+        part, judgement, served = slot.part, slot.judgement, slot.served
+        assert judgement is not None
+        contract = served.contract if served is not None else None
+        now_s, latency = time.monotonic(), judgement.latency
+        stages = {
+            "queue": (slot.begun_s or now_s) - part.started_s,
+            "decode": latency.decode_s,
+            "preprocess": latency.preprocess_s,
+            "detect": latency.detect_s,
+            "total": now_s - part.started_s,
+        }
+        return Result(
+            thing=self._thing,
+            sequence=self._store.next_sequence,
+            source_key=part.source_key,
+            line=self._line or (contract.line if contract is not None else ""),
+            captured_at=part.captured_at if math.isfinite(part.captured_at) else time.time(),
+            clock_synced=self._clock.synced(),
+            verdict=judgement.verdict,
+            action=action_for(judgement.verdict, contract.operating_point if contract is not None else None),
+            score=judgement.score,
+            probability=judgement.probability,
+            label=judgement.label,
+            error=judgement.code,
+            detail=judgement.reason,
+            package=contract.version if contract is not None else "",
+            operating_point=contract.operating_point.id if contract is not None else "",
+            artifact=contract.artifact.kind if contract is not None else "",
+            runtime=served.runtime if served is not None else "",
+            part_id=part.part_id,
+            lot=part.lot,
+            station=part.station,
+            view=part.view,
+            latency_ms={name: round(seconds * 1e3, 3) for name, seconds in stages.items()},
+        )
+
+    def _collect(self) -> None:
+        """Show new results; acknowledge those on the disk."""
+        while self._given:
+            pending = self._given.popleft()
+            self.counts.inspected += 1
+            if pending.result is None:  # not acknowledged: a folder's part comes again after a restart
+                self._forget(pending)
+                continue
+            self._waiting.append(pending)
+            if self._on_result is not None:
+                self._on_result(pending, pending.result)
+        while self._waiting:
+            pending = self._waiting[0]
+            assert pending.ticket is not None
+            if not pending.ticket.durable:
+                if self._source.keeps_parts or len(self._waiting) <= self.limits.max_unacknowledged:
+                    break
+                self.counts.unacknowledged += 1
+                self._forget(self._waiting.popleft())
+                continue
+            self._waiting.popleft()
+            self._forget(pending)
+            for part in (pending.part, *pending.repeats):
+                self._acknowledge(part, pending.ticket.result)
+
+    def _forget(self, pending: Pending) -> None:
+        self._open.pop(pending.key, None)
+
+    def _acknowledge(self, part: Part, result: Result) -> None:
+        self._guarded("acknowledge", lambda: self._source.acknowledge(part, result))
+        self.counts.acknowledged += 1
+
+    def _guarded(self, place: str, call: Callable[[], KeptImage | None]) -> KeptImage | None:
+        """Call something that must not stop the part: a fault is counted."""
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001  see above
+            self._count_fault(place, error)
+            return None
+
+    def _count_fault(self, place: str, error: Exception) -> None:
+        self.counts.faults[place] += 1
+        _log.error("event=fault place=%s error=%r", place, f"{type(error).__name__}: {error}", exc_info=error)
+
+    def _finish(self) -> None:
+        """Give the parts in hand their verdicts, and acknowledge what reaches the disk."""
+        self.pool.drain(self.limits.deadline_ms / 1e3 + 1.0)
+        end_s = time.monotonic() + 5.0
+        self._guarded("collect", self._collect)
+        while self._waiting and time.monotonic() < end_s:
+            ticket = self._waiting[0].ticket
+            assert ticket is not None
+            ticket.wait(max(0.0, end_s - time.monotonic()))
+            before = len(self._waiting)
+            self._guarded("collect", self._collect)
+            if len(self._waiting) == before:  # done but not durable: the disk refuses
+                break
+        self.pool.close()
+
+
+def _without_pixels(part: Part) -> Part:
+    """The part for its acknowledgement: many wait when the disk is slow, and pictures are large."""
+    return dataclasses.replace(part, data=None, frame=None)
