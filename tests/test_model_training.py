@@ -1,4 +1,5 @@
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -259,3 +260,21 @@ def test_a_trained_model_survives_saving(tmp_path):
     assert np.array_equal(
         load_model(tmp_path / "model.pt").score_pixels(_set().pixels), model.score_pixels(_set().pixels)
     )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs the GNU C library")
+def test_freed_memory_is_kept_for_the_next_batch():
+    """In a process of its own, since it changes the whole process."""
+    program = (
+        "import resource\n"
+        "import numpy as np\n"
+        "from inspection.model.allocator import keep_freed_memory\n"
+        "assert keep_freed_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "np.ones(50_000_000 // 8)\n"
+        "before = faults()\n"
+        "for _ in range(20): np.ones(50_000_000 // 8)\n"
+        "print((faults() - before) * resource.getpagesize())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50_000_000

@@ -49,4 +49,7 @@ def to_bytes(model: Any) -> bytes:
     """The content of a .tflite file."""
     from ai_edge_litert.tools import flatbuffer_utils
 
+    for buffer in model.buffers:  # a list would be written value by value, which takes seconds
+        if isinstance(buffer.data, list):
+            buffer.data = np.array(buffer.data, dtype=np.uint8)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

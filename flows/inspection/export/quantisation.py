@@ -16,7 +16,7 @@ import numpy as np
 
 from inspection.errors import ConversionError
 from inspection.export.correction import correct_head
-from inspection.export.flatbuffer import constant_values, operators_with_bias, set_constant, tensor_name
+from inspection.export.flatbuffer import constant_values, operators_with_bias, set_constant, tensor_name, to_bytes
 
 SIGNATURE = "serving_default"
 BATCH = 16  # calibration images held as floats at once
@@ -59,7 +59,7 @@ def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> Qu
 
     def make_int8(model: Any) -> bytes:
         # Ranges go to tensors by name, and no name has changed.
-        engine = quantizer.Quantizer(flatbuffer_utils.convert_object_to_bytearray(model), recipe.static_wi8_ai8())
+        engine = quantizer.Quantizer(bytearray(to_bytes(model)), recipe.static_wi8_ai8())
         result = engine.quantize(dict(ranges), enable_progress_bar=False, enable_progress_report=False)
         return bytes(result.quantized_model)
 

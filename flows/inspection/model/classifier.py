@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from inspection.model.allocator import keep_freed_memory
 from inspection.model.backbones import build_layers
 from inspection.model.places import Places
 
@@ -65,6 +66,7 @@ class Scorer(nn.Module):
 
     def _score(self, pixels: Pixels, batch: int) -> tuple[np.ndarray, np.ndarray]:
         self.eval()
+        keep_freed_memory()
         device = next(self.parameters()).device
         scores = np.zeros(len(pixels))
         types = np.zeros((len(pixels), len(self.defect_types)))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from inspection.model.allocator import keep_freed_memory
 from inspection.model.augmentation import augment
 from inspection.model.classifier import Classifier, Pixels, batches_of
 from inspection.model.places import Moments, Places
@@ -42,6 +43,7 @@ def pooled_features(
         float32 [N, F], in the order of `Classifier.pool`.
     """
     model.eval()
+    keep_freed_memory()
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     parts = []

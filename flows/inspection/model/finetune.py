@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from inspection.model.allocator import keep_freed_memory
 from inspection.model.augmentation import augment
 from inspection.model.backbones import ARCHITECTURES, load_backbone
 from inspection.model.checkpoints import Checkpoints
@@ -191,6 +192,7 @@ def train_epoch(
     deadline: float,
 ) -> tuple[float, int]:
     """Go once over the training part; returns the mean loss and how many images were used."""
+    keep_freed_memory()
     train_mode(model)
     generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + epoch)
     weights = class_weights(learn.is_bad)
