@@ -1,0 +1,98 @@
+"""The settings of a running inspector: from file, nucleus and flags, read again when one of them changes."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.errors import SettingsError
+from edge.settings import InspectorSettings, changes, read_file, read_settings
+
+_log = logging.getLogger(__name__)
+
+# What is taken up while parts are inspected. The rest decides which threads, files and connections there are.
+LIVE = ("deadline_ms", "max_unacknowledged", "metrics_every_s", "health_every_s", "log_level")
+LIVE_TABLES = ("review.",)
+
+
+class Configuration:
+    """The settings now; `poll` tells of changes.
+
+    Args:
+        flags: of the command line; they win.
+        file: TOML or JSON, or None.
+        nucleus: this component's configuration, or None.
+
+    Raises:
+        SettingsError: the settings have faults.
+    """
+
+    def __init__(self, flags: Mapping[str, Any], file: Path | None = None, nucleus: Mapping[str, Any] | None = None):
+        self._flags = flags
+        self._file = file
+        self._nucleus: Mapping[str, Any] = nucleus or {}
+        self._lock = threading.Lock()
+        self._offered: Mapping[str, Any] | None = None
+        self._stamp = self._look()
+        self.settings = self._read()
+        self.fault = ""  # why the last change was not taken up
+
+    def offer(self, nucleus: Mapping[str, Any]) -> None:
+        """The nucleus has another configuration for this component. May be called from any thread."""
+        with self._lock:
+            self._offered = nucleus
+
+    def poll(self) -> tuple[InspectorSettings, list[str]] | None:
+        """The new settings and the names of those that need a restart; None when nothing changed.
+
+        Settings with faults change nothing: `fault` says what is wrong with them.
+        """
+        with self._lock:
+            offered, self._offered = self._offered, None
+        stamp = self._look()
+        if offered is None and stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        before = self._nucleus
+        if offered is not None:
+            self._nucleus = offered
+        try:
+            settings = self._read()
+        except SettingsError as error:
+            self._nucleus = before
+            self.fault = str(error)
+            _log.error("event=settings_refused reason=%r", self.fault)
+            return None
+        self.fault = ""
+        changed = changes(self.settings, settings)
+        if not changed:
+            return None
+        later = [name for name in changed if not is_live(name)]
+        for name, value in changed.items():
+            _log.info("event=setting_changed name=%s value=%r takes_effect=%s", name, value, _when(name))
+        self.settings = settings
+        return settings, later
+
+    def _read(self) -> InspectorSettings:
+        documents = [read_file(self._file)] if self._file is not None else []
+        return read_settings(*documents, self._nucleus, self._flags)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        """What changes when the file does."""
+        if self._file is None:
+            return None
+        try:
+            found = self._file.stat()
+        except OSError:  # replaced at this moment, or gone: the settings stay
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def is_live(name: str) -> bool:
+    """Whether a setting is taken up while parts are inspected."""
+    return name in LIVE or name.startswith(LIVE_TABLES)
+
+
+def _when(name: str) -> str:
+    return "now" if is_live(name) else "after a restart"
