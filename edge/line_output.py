@@ -39,7 +39,6 @@ class OutputSettings:
     heartbeat_pin: int = -1  # changes level with every heartbeat
     pulse_ms: int = 100  # length of a signal on a pin
     heartbeat_s: float = 1.0  # between heartbeats
-    alarm_after: int = 0  # rejected parts in a row (fail or error) that raise the alarm; 0: none
     stale_s: float = 5.0  # a message that the broker has not taken for so long is dropped
 
     def check(self) -> list[str]:
@@ -60,8 +59,6 @@ class OutputSettings:
         for name in ("heartbeat_s", "stale_s"):
             if not 0.05 <= getattr(self, name) <= 3600:
                 faults.append(f"{name}: want 0.05 to 3600 s, found {getattr(self, name)}")
-        if self.alarm_after < 0:
-            faults.append(f"alarm_after: want 0 (none) or more, found {self.alarm_after}")
         return faults
 
 
@@ -90,6 +87,9 @@ class Alarm:
     """Raised when so many parts in a row were rejected: then it is the process and not the part.
 
     A fail or an error counts, a pass ends it, a review changes nothing.
+
+    Args:
+        after: parts in a row; 0: never.
     """
 
     def __init__(self, after: int) -> None:
@@ -115,14 +115,15 @@ class Outputs:
 
     Args:
         outputs: to serve, in this order.
-        settings: alarm and heartbeat.
+        heartbeat_s: between heartbeats.
+        alarm_after: rejected parts in a row that raise the alarm; 0: none.
     """
 
-    def __init__(self, outputs: Sequence[Output], settings: OutputSettings) -> None:
+    def __init__(self, outputs: Sequence[Output], heartbeat_s: float, alarm_after: int) -> None:
         self._outputs = tuple(outputs)
-        self._settings = settings
+        self._heartbeat_s = heartbeat_s
         self._beat_s: float | None = None
-        self.alarm = Alarm(settings.alarm_after)
+        self.alarm = Alarm(alarm_after)
 
     def signal(self, result: Result) -> None:
         """Tell the line at once."""
@@ -139,7 +140,7 @@ class Outputs:
         Args:
             now_s: unix time.
         """
-        if self._beat_s is not None and 0 <= now_s - self._beat_s < self._settings.heartbeat_s:
+        if self._beat_s is not None and 0 <= now_s - self._beat_s < self._heartbeat_s:
             return
         self._beat_s = now_s
         for output in self._outputs:
@@ -155,8 +156,14 @@ class Outputs:
             output.close()
 
 
-def open_outputs(settings: OutputSettings, transport: Transport | None, topic: str) -> Outputs:
-    """The outputs that the settings name.
+def open_outputs(settings: OutputSettings, transport: Transport | None, topic: str, alarm_after: int = 0) -> Outputs:
+    """The outputs that the settings name; none is well, too.
+
+    Args:
+        settings: which and how.
+        transport: for messages.
+        topic: of the messages.
+        alarm_after: rejected parts in a row that raise the alarm; 0: none.
 
     Raises:
         OutputError: a folder or a pin cannot be used, or there is no transport to publish with.
@@ -177,7 +184,7 @@ def open_outputs(settings: OutputSettings, transport: Transport | None, topic: s
         for output in outputs:
             output.close()
         raise
-    return Outputs(outputs, settings)
+    return Outputs(outputs, settings.heartbeat_s, alarm_after)
 
 
 def signal_fields(result: Result, alarm: bool) -> dict[str, Any]:
