@@ -199,10 +199,10 @@ def test_all_undecodable_images_are_named_together(folder: Path, storage: LocalS
     with pytest.raises(DataError) as caught:
         prepare_dataset(make_settings(), str(folder), storage)
     message = str(caught.value)
-    assert f"{folder}: 3 of 35 images cannot be decoded: dent/text.png (want a JPEG, PNG, BMP or TIFF" in message
+    assert f"{folder}: 3 of 35 images cannot be used: dent/text.png (want a JPEG, PNG, BMP or TIFF" in message
     assert "good/empty.jpg (the file is empty" in message
     assert "good/truncated.jpg (cannot decode this JPEG: " in message
-    assert message.endswith("replace or remove these files")
+    assert message.endswith("replace or remove these files, or leave them out with --drop-bad-images")
     for uri in ("good/truncated.jpg", "good/empty.jpg", "dent/text.png"):
         (folder / uri).unlink()
     assert len(prepare_dataset(make_settings(), str(folder), storage).rows) == 32, "the rest was kept"
@@ -212,7 +212,7 @@ def test_a_set_of_corrupt_images_only_is_refused(storage: LocalStorage, tmp_path
     write_set(tmp_path / "images", {"good": 12, "dent": 12})
     for path in (tmp_path / "images").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match=r"all 24 images cannot be decoded: dent/000\.png .*and 4 more"):
+    with pytest.raises(DataError, match=r"all 24 images cannot be used: dent/000\.png .*and 4 more"):
         prepare_dataset(make_settings(), str(tmp_path / "images"), storage)
 
 
@@ -247,7 +247,7 @@ def test_a_disk_that_fills_meanwhile_says_so_too(folder: Path, tmp_path: Path, m
     monkeypatch.setattr(LocalStorage, "free_bytes", lambda self: 1 << 40)
     with small_disk(tmp_path / "small", 20 * 1024):
         storage = LocalStorage(tmp_path / "small")
-        full = r"cannot write 98,432 bytes to storage .*small: (No space|File too large)"
+        full = r"cannot write [\d,]+ bytes to storage .*small: (No space|File too large)"
         with pytest.raises(StorageError, match=full):
             prepare_dataset(make_settings(), str(folder), storage)
         assert storage.list("cache/") == []

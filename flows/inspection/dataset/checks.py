@@ -2,12 +2,28 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from inspection.dataset.folders import shown
+from inspection.dataset.examine import Examination
+from inspection.dataset.files import shown
+from inspection.dataset.findings import CODES, Finding
+from inspection.dataset.images import SourceImage
 from inspection.dataset.manifest import SPLITS, ImageRow, Label
-from inspection.dataset.sources import SourceImage
 from inspection.errors import DataError
 
+# Findings about a single file that is of no use; `--drop-bad-images` leaves these files out.
+BROKEN = frozenset(
+    {
+        "unreadable-file",
+        "empty-file",
+        "not-a-picture",
+        "animation",
+        "too-large",
+        "damaged",
+        "outside-region",
+        "constant",
+    }
+)
 _LABELS: tuple[Label, ...] = ("good", "bad")
 
 
@@ -43,6 +59,61 @@ def check_classes(images: Sequence[SourceImage], least: int, where: str) -> None
         )
 
 
+def find_broken(examination: Examination) -> dict[str, str]:
+    """Uri to reason of the images that are of no use, whatever else the set is like."""
+    found = {
+        uri: examination.faults.get(uri) or f"{CODES[finding.code].title.lower()}"
+        for finding in examination.findings
+        if finding.code in BROKEN
+        for uri in finding.uris
+    }
+    return {**found, **examination.faults}
+
+
+def leave_out(findings: Iterable[Finding], dropped: Mapping[str, str]) -> list[Finding]:
+    """The findings without the images that are left out; those that spoke of nothing else are gone."""
+    kept = []
+    for finding in findings:
+        groups = [tuple(uri for uri in group if uri not in dropped) for group in finding.images]
+        least = [min(2, len(group)) for group in finding.images]  # a pair of which one is left is none
+        left = tuple(group for group, most in zip(groups, least, strict=True) if len(group) >= most)
+        if left == finding.images:
+            kept.append(finding)
+        elif left:
+            figures = {name: value for name, value in finding.figures.items() if name not in dropped}
+            kept.append(replace(finding, images=left, figures=figures))
+    return kept
+
+
+def check_findings(
+    findings: Iterable[Finding], examination: Examination, images: Sequence[SourceImage], where: str
+) -> None:
+    """Check that the examination found no error.
+
+    Args:
+        findings: what is left of the examination's when broken images were left out.
+        examination: for the reasons.
+        images: that are in the set.
+        where: location, for messages.
+
+    Raises:
+        DataError: it did; names the files and what to do.
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    broken = {uri: reason for uri, reason in find_broken(examination).items() if errors}
+    present = {image.uri for image in images}
+    check_readable({uri: reason for uri, reason in broken.items() if uri in present}, len(images), where)
+    if not errors:
+        return
+    labels = {image.uri: image.label for image in images}
+    told = []
+    for finding in errors:
+        groups = [" = ".join(f"{uri} ({labels[uri]})" for uri in group if uri in labels) for group in finding.images]
+        listed = f": {shown(groups)}" if groups else ""
+        told.append(f"{finding.title.lower()}: {finding.summary}{listed}; {finding.advice}")
+    raise DataError(f"{where}: {' '.join(told)} `lineside dataset check` shows them with their pictures")
+
+
 def check_readable(faults: Mapping[str, str], count: int, where: str) -> None:
     """Check that every image could be read and decoded.
 
@@ -58,7 +129,10 @@ def check_readable(faults: Mapping[str, str], count: int, where: str) -> None:
         return
     how_many = f"all {count} images" if len(faults) == count else f"{len(faults)} of {count} images"
     listed = shown([f"{uri} ({reason})" for uri, reason in sorted(faults.items())])
-    raise DataError(f"{where}: {how_many} cannot be decoded: {listed}; replace or remove these files")
+    raise DataError(
+        f"{where}: {how_many} cannot be used: {listed}; replace or remove these files, or leave them out with "
+        "--drop-bad-images"
+    )
 
 
 def check_labels_agree(rows: Iterable[ImageRow], where: str) -> None:

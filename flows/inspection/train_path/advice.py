@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from edge.contract import InputContract
+from inspection.dataset.intake import open_images
 from inspection.dataset.manifest import Snapshot
-from inspection.dataset.sources import open_source
 from inspection.errors import DataError
 from inspection.model.resolution import defect_side_px, input_size_warning
 from inspection.settings import Settings
@@ -24,7 +24,7 @@ def warn_of_small_defects(settings: Settings, snapshot: Snapshot) -> str:
     Raises:
         DataError: a mask cannot be read.
     """
-    source = open_source(snapshot.location, settings.data.group_pattern)
+    source = open_images(settings, snapshot.location)
     contract = settings.input.contract()
     sides: dict[str, list[float]] = {}
     for row in snapshot.select("train"):

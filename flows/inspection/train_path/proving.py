@@ -18,8 +18,8 @@ from PIL import Image
 
 from edge.contract import Calibration, InputContract
 from edge.preprocess import prepare_file, to_model_input
+from inspection.dataset.intake import open_images
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
-from inspection.dataset.sources import open_source
 from inspection.errors import ParityError
 from inspection.settings import Settings
 from inspection.storage import open_storage
@@ -191,7 +191,7 @@ def compare_with_jpeg(
     from inspection.export.agreement import MIN_JPEG_AGREEMENT, jpeg_agreement
 
     contract = settings.input.contract()
-    source = open_source(snapshot.location, settings.data.group_pattern)
+    source = open_images(settings, snapshot.location)
     raw, compressed = [], []
     rows = _some([*snapshot.select("train"), *snapshot.select("calibration")], JPEG_IMAGES)
     for row in rows:

@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from inspection.dataset.intake import open_images
 from inspection.dataset.manifest import ImageRow, load_snapshot
-from inspection.dataset.sources import open_source
 from inspection.export.package import Candidates, PackageContent, archive_package, build_package
 from inspection.registry.interface import PackageReference
 from inspection.registry.local import open_registry
@@ -64,7 +64,7 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
     storage = open_storage(settings.storage_root)
     snapshot = load_snapshot(storage, run.snapshot_id)
     training, calibration = snapshot.select("train"), snapshot.select("calibration")
-    source = open_source(snapshot.location, settings.data.group_pattern)
+    source = open_images(settings, snapshot.location)
     origin = describe_origin(settings, run, pathspec)
     content = PackageContent(
         line=settings.line.name,
