@@ -55,3 +55,16 @@ def replace_file(path: Path, data: bytes) -> None:
     write_synced(new, data)
     new.replace(path)
     sync_folder(path.parent)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Tells a file from another that took its place; None when there is none.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge.spool.files import sync_folder
+from edge.spool.files import identity, sync_folder
 from edge.spool.schema import FILE, check_version, connect
 
 FOLDER = "images"
@@ -72,6 +72,7 @@ class ImageQueue:
         self._images = folder / FOLDER
         self._database = folder / FILE
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
         self._connect()
 
     def waiting(self, limit: int) -> list[WaitingImage]:
@@ -126,14 +127,18 @@ class ImageQueue:
             self._connection = None
 
     def _connect(self) -> None:
-        if self._connection is None and self._database.exists():
+        """Open the database; open it anew when the inspector had to replace a damaged one."""
+        file = identity(self._database)
+        if file != self._opened:
+            self.close()
+        if self._connection is None and file is not None:
             connection = connect(self._database, writes=False)
             try:
                 check_version(connection, self._database)
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self._opened = connection, file
 
     def _present(self) -> dict[int, str]:
         return image_files(self._images) if self._images.is_dir() else {}
@@ -154,18 +159,14 @@ class ImageQueue:
 
 def image_files(folder: Path) -> dict[int, str]:
     """Sequence to file name of the images in the folder that wait; what else lies there is left out."""
-    found = {}
-    for entry in os.scandir(folder):
-        stem, suffix = os.path.splitext(entry.name)
-        if stem.isdigit() and suffix != SENT_SUFFIX:
-            found[int(stem)] = entry.name
-    return found
+    return {sequence: name for sequence, name in _numbered(folder) if not name.endswith(SENT_SUFFIX)}
 
 
 def confirmed_files(folder: Path) -> list[int]:
-    """Sequences that the uploader has confirmed."""
-    return sorted(
-        int(os.path.splitext(entry.name)[0])
-        for entry in os.scandir(folder)
-        if entry.name.endswith(SENT_SUFFIX) and os.path.splitext(entry.name)[0].isdigit()
-    )
+    """Sequences of the images that the uploader has confirmed."""
+    return sorted(sequence for sequence, name in _numbered(folder) if name.endswith(SENT_SUFFIX))
+
+
+def _numbered(folder: Path) -> list[tuple[int, str]]:
+    names = [entry.name for entry in os.scandir(folder)]
+    return [(int(name.partition(".")[0]), name) for name in names if name.partition(".")[0].isdecimal()]

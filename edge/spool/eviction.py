@@ -1,0 +1,184 @@
+"""What goes when the spool is over its quota: the least valuable first, counted.
+
+1. results that were sent or evicted before, down to the newest thousand: they serve only to know their source keys
+2. pass results: folded into counts by hour, model and operating point
+3. images of the random audit
+4. images of reviews and errors
+5. images of fails
+6. review and error results
+7. fail results
+8. the rest of 1
+
+Within a class the oldest go first. An evicted result leaves a short row behind, so that its source key is still known
+until `keep_sent` newer ones were sent or evicted. One call of `make_room` frees one bounded portion, so that commits
+of new results come in between.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from edge.errors import ResultError
+from edge.results import Result, dump_result, parse_result
+from edge.spool.records import FoldedCounts
+from edge.spool.schema import EVICTED
+from edge.spool.store import Store
+
+PORTION = 1000  # results at a time
+IMAGE_PORTION = 20
+TRIM = 500  # settled results beyond the limit before they are deleted: not a few in every commit
+SETTLED_FLOOR = 1000  # results whose source keys are known even when room is short
+HOUR_S = 3600
+PASSES = "verdict = 'pass'"
+
+log = logging.getLogger(__name__)
+
+
+def trim_settled(store: Store, keep: int) -> None:
+    """Forget the oldest results that were sent or evicted, beyond `keep`.
+
+    Raises:
+        sqlite3.Error: the disk refuses.
+    """
+    if store.settled >= keep + TRIM:
+        _delete_settled(store, min(store.settled - keep, 2 * PORTION))
+
+
+def make_room(store: Store) -> bool:
+    """Free one portion of the least valuable; False when nothing is left.
+
+    Raises:
+        sqlite3.Error, OSError: the disk refuses.
+    """
+    if store.settled > SETTLED_FLOOR:
+        _delete_settled(store, min(store.settled - SETTLED_FLOOR, PORTION))
+        return True
+    return (
+        _evict_results(store, PASSES)
+        or _evict_images(store, "reason = 'audit'")
+        or _evict_images(store, "reason IN ('review', 'error')")
+        or _evict_images(store, "1")
+        or _evict_results(store, "verdict IN ('review', 'error')")
+        or _evict_results(store, "1")
+        or (store.settled > 0 and _delete_settled(store, min(store.settled, PORTION)))
+    )
+
+
+def fold(results: Iterable[Result]) -> list[FoldedCounts]:
+    """Count pass results by hour of capture, model and operating point."""
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        hour = int(result.captured_at // HOUR_S) * HOUR_S
+        key = (result.thing, result.line, hour, result.package, result.operating_point)
+        groups.setdefault(key, []).append(result)
+    return [
+        FoldedCounts(*key, len(group), min(r.sequence for r in group), max(r.sequence for r in group))
+        for key, group in groups.items()
+    ]
+
+
+def shortened(result: Result) -> Result:
+    """What is kept of an evicted result: enough to answer a re-inspection with."""
+    return replace(
+        result,
+        detail=None,
+        probability=None,
+        label=None,
+        artifact="",
+        runtime="",
+        image_sha256=None,
+        part_id=None,
+        lot=None,
+        station=None,
+        view=None,
+        latency_ms={},
+    )
+
+
+def _delete_settled(store: Store, number: int) -> bool:
+    connection = store.connection
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(
+            "DELETE FROM results WHERE sequence IN"
+            " (SELECT sequence FROM results WHERE state <> 0 ORDER BY sequence LIMIT ?)",
+            (number,),
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        store.roll_back()
+        raise
+    store.settled -= number
+    return True
+
+
+def _evict_results(store: Store, where: str) -> bool:
+    connection = store.connection
+    rows = connection.execute(
+        f"SELECT sequence, body FROM results WHERE sequence >= ? AND state = 0 AND {where} ORDER BY sequence LIMIT ?",
+        (store.first_pass if where == PASSES else 0, PORTION),
+    ).fetchall()
+    if not rows:
+        return False
+    results, unreadable = _read(rows)
+    counts = Counter(result.verdict for result in results)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany(
+            "UPDATE results SET state = ?, body = ? WHERE sequence = ?",
+            [(EVICTED, dump_result(shortened(result)), result.sequence) for result in results],
+        )
+        connection.executemany("DELETE FROM results WHERE sequence = ?", [(sequence,) for sequence in unreadable])
+        store.insert_folded(fold(result for result in results if result.verdict == "pass"))
+        store.count(Counter(counts) + Counter(unreadable=len(unreadable)))
+        connection.execute("COMMIT")
+    except BaseException:
+        store.roll_back()
+        raise
+    store.unsent -= len(rows)
+    store.settled += len(results)
+    if where == PASSES:
+        store.first_pass = rows[-1][0] + 1
+    else:
+        store.urgent -= len(rows)
+    log.warning("event=spool_evicted results=%s first=%d last=%d", json.dumps(counts), rows[0][0], rows[-1][0])
+    return True
+
+
+def _read(rows: list[tuple[int, str]]) -> tuple[list[Result], list[int]]:
+    """The results of rows, and the sequences of rows that a newer program wrote and this one cannot read."""
+    results, unreadable = [], []
+    for sequence, body in rows:
+        try:
+            results.append(parse_result(body, f"spool row {sequence}"))
+        except ResultError as error:
+            log.error("event=spool_row_unreadable sequence=%d error=%s", sequence, error)
+            unreadable.append(sequence)
+    return results, unreadable
+
+
+def _evict_images(store: Store, where: str) -> bool:
+    connection = store.connection
+    rows = connection.execute(
+        f"SELECT sequence, suffix, reason, bytes FROM images WHERE {where} ORDER BY sequence LIMIT ?", (IMAGE_PORTION,)
+    ).fetchall()
+    if not rows:
+        return False
+    counts = Counter(f"{reason}-image" for _, _, reason, _ in rows)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany("DELETE FROM images WHERE sequence = ?", [(row[0],) for row in rows])
+        store.count(counts)
+        connection.execute("COMMIT")
+    except BaseException:
+        store.roll_back()
+        raise
+    for sequence, suffix, _, size in rows:
+        (store.images / f"{sequence}{suffix}").unlink(missing_ok=True)
+        store.image_bytes -= size
+        store.image_count -= 1
+    log.warning("event=spool_evicted images=%s first=%d last=%d", json.dumps(counts), rows[0][0], rows[-1][0])
+    return True

@@ -1,0 +1,89 @@
+"""Results between `put` and the disk: the writer's queue, and all there is while the disk refuses.
+
+Bounded in bytes. Over the bound the least valuable goes first, in the order of `edge.spool.eviction`: passes are folded
+into counts, then audit images, images of reviews and errors, images of fails, results of reviews and errors; fails
+last. What the writer is about to write stays.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from edge.results import Result
+from edge.spool.eviction import fold
+from edge.spool.records import Entry, FoldedCounts
+
+OVERHEAD_BYTES = 3000  # of an entry beside its JSON and image: measured with sys.getsizeof, rounded up
+
+
+class Waiting:
+    """Entries by sequence; every method is called under the spool's lock."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.entries: dict[int, Entry] = {}
+        self.keys: dict[str, Entry] = {}
+        self.folded: list[FoldedCounts] = []
+        self.dropped: Counter[str] = Counter()  # by class, as evicted on disk
+        self.bytes = 0
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry in, and drop the least valuable ones if that is over the bound."""
+        self.entries[entry.result.sequence] = entry
+        if not entry.stored:
+            self.keys[entry.result.source_key] = entry
+        self.bytes += entry.bytes
+        if self.bytes > self._limit_bytes:
+            self._make_room()
+
+    def remove(self, entry: Entry) -> None:
+        """Let an entry go."""
+        self.entries.pop(entry.result.sequence, None)
+        self.forget_key(entry)
+        self.bytes -= entry.bytes
+
+    def forget_key(self, entry: Entry) -> None:
+        """The entry is found in the database now."""
+        if self.keys.get(entry.result.source_key) is entry:
+            del self.keys[entry.result.source_key]
+
+    def drop_image(self, entry: Entry) -> None:
+        """Let go of an entry's image, and of the entry when its result is on disk."""
+        if entry.image is not None:
+            self.bytes -= len(entry.image.data)
+            entry.bytes -= len(entry.image.data)
+            entry.image = None
+        if entry.stored:
+            self.remove(entry)
+
+    def _make_room(self) -> None:
+        """Drop until an eighth of the bound is free, so that it is not done for every entry."""
+        target = self._limit_bytes - self._limit_bytes // 8
+        self._drop_results(lambda entry: entry.sent or entry.result.verdict == "pass", target)
+        for reasons in (("audit",), ("review", "error"), ("fail",)):
+            self._drop_images(reasons, target)
+        self._drop_results(lambda entry: entry.sent or entry.result.verdict == "pass", target)
+        self._drop_results(lambda entry: entry.result.verdict in ("review", "error"), target)
+        self._drop_results(lambda entry: True, target)
+
+    def _drop_results(self, chosen: Callable[[Entry], bool], target: int) -> None:
+        passes: list[Result] = []
+        for entry in list(self.entries.values()):
+            if self.bytes <= target:
+                break
+            if entry.taken or entry.stored or entry.image is not None or not chosen(entry):
+                continue
+            self.remove(entry)
+            entry.dropped = True
+            if not entry.sent:
+                self.dropped[entry.result.verdict] += 1
+                if entry.result.verdict == "pass":
+                    passes.append(entry.result)
+        self.folded += fold(passes)
+
+    def _drop_images(self, reasons: tuple[str, ...], target: int) -> None:
+        for entry in list(self.entries.values()):
+            if self.bytes <= target:
+                break
+            if not entry.taken and entry.image is not None and entry.image.reason in reasons:
+                self.dropped[f"{entry.image.reason}-image"] += 1
+                self.drop_image(entry)
