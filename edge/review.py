@@ -17,6 +17,7 @@ from edge.sidecar import ImageFacts, Sidecar, sidecar_fields
 from edge.spool.images import KeptImage
 
 STUCK = "stuck"  # the error's code
+_LARGEST_STEP = 2  # grey levels by which one pixel may differ: a speck of a defect on a rendered picture is larger
 _MAX_CAMERAS = 16  # of which the last picture is remembered
 _SUFFIXES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", ".jpg"),
@@ -128,8 +129,8 @@ class StuckCamera:
     difference of two exposures is 1.13 times the noise's standard deviation, whatever the rounding to whole grey
     levels does, since that shifts single pixels up as often as down. A sensor has at least half a grey level of noise
     (less would vanish in its own rounding), and averaging a picture of 3,584 px to the model's 224 px divides it by
-    16, to 0.03: so pictures that differ by less than a third of that, 0.01 on average, come from one exposure. The
-    floor is fixed and not estimated from the stream: what is steady in a picture (texture, fixed patterns, a denoising
+    16, to 0.03: so pictures that differ by less than a third of that, 0.01 on average, come from one exposure, if no
+    pixel differs by more than 2. The floor is fixed and not estimated from the stream: what is steady in a picture (texture, fixed patterns, a denoising
     camera) would pass for noise and make a still part look stuck. Pixels at 0 or 255 in both pictures are left out:
     they show no noise. A stuck video stream that keeps being compressed anew may differ by more and is not noticed.
 
@@ -176,5 +177,7 @@ def _residual(pixels: np.ndarray, last: np.ndarray, limit: float) -> float | Non
         return None
     alive = ((pixels > 0) & (pixels < 255)) | ((last > 0) & (last < 255))
     difference = np.abs(pixels.astype(np.int16) - last)[alive | (pixels != last)]
+    if difference.max() > _LARGEST_STEP:
+        return None
     mean = float(difference.mean())
     return mean if mean <= limit else None
