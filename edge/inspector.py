@@ -53,8 +53,12 @@ class Ticket(Protocol):
     def durable(self) -> bool:
         """Whether it is on the disk."""
 
+    @property
+    def dropped(self) -> bool:
+        """Whether it never will be: memory was full before the disk came back."""
+
     def wait(self, timeout_s: float) -> bool:
-        """Wait for that."""
+        """Wait until it is on the disk, or the disk refuses."""
 
 
 class ResultStore(Protocol):
@@ -98,7 +102,7 @@ class Counts:
     inspected: int = 0
     repeated: int = 0  # parts that had a stored result
     acknowledged: int = 0
-    unacknowledged: int = 0  # camera parts whose results did not reach the disk in time to be answered
+    unacknowledged: int = 0  # parts whose results did not reach the disk: a folder's come again after a restart
     faults: Counter[str] = field(default_factory=Counter)  # of the program itself, by place
 
 
@@ -120,6 +124,7 @@ class Inspector:
         on_turn: called in the loop's thread, many times a second, with time.monotonic(); returns why the program
             must end, or None.
         wake_sender: called when the store has got a result that must not wait.
+        stopping: set it, or call `stop`, to end after the parts in hand.
     """
 
     def __init__(
@@ -137,6 +142,7 @@ class Inspector:
         on_result: Callable[[Pending, Result], None] | None = None,
         on_turn: Callable[[float], str | None] | None = None,
         wake_sender: Callable[[], None] | None = None,
+        stopping: threading.Event | None = None,
     ) -> None:
         self.counts = Counts()
         self.limits = limits or Limits()
@@ -152,7 +158,7 @@ class Inspector:
         self._on_turn = on_turn
         self._wake_sender = wake_sender
         self._clock = Clock()
-        self._stopping = threading.Event()
+        self._stopping = stopping or threading.Event()
         self._stuck_lock = threading.Lock()
         self._open: dict[str, Pending] = {}  # by source key, until acknowledged
         self._given: deque[Pending] = deque()  # have a verdict; filled by the pool
@@ -313,7 +319,8 @@ class Inspector:
             pending = self._waiting[0]
             assert pending.ticket is not None
             if not pending.ticket.durable:
-                if self._source.keeps_parts or len(self._waiting) <= self.limits.max_unacknowledged:
+                enough = len(self._waiting) <= self.limits.max_unacknowledged
+                if not pending.ticket.dropped and (self._source.keeps_parts or enough):
                     break
                 self.counts.unacknowledged += 1
                 self._forget(self._waiting.popleft())

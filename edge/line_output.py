@@ -96,6 +96,10 @@ class Alarm:
         self._after = after
         self.in_a_row = 0
 
+    def change(self, after: int) -> None:
+        """Raise it after another number of parts from now on."""
+        self._after = after
+
     def record(self, result: Result) -> bool:
         """Count a part; True while the alarm lasts."""
         if result.verdict in ("fail", "error"):

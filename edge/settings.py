@@ -19,6 +19,7 @@ from typing import Any
 
 from edge.errors import SettingsError
 from edge.line_output import OutputSettings
+from edge.metrics import MetricsSettings
 from edge.review import ReviewSettings
 from edge.sources.settings import SourceSettings
 from edge.spool.settings import SpoolSettings
@@ -42,7 +43,6 @@ class InspectorSettings:
     threads: int = 1  # CPU threads for one picture (XNNPACK)
     workers: int = 1  # pictures judged at the same time, each with its own copy of the model in memory
     deadline_ms: float = 2000.0  # a part without a verdict for so long is an error
-    alarm_after_rejects: int = 10  # rejected parts in a row raise the alarm; 0: never
     max_unacknowledged: int = 500  # parts that may wait for the disk; then a folder waits, a camera is not answered
     metrics_every_s: float = 60.0
     health_every_s: float = 60.0  # also at once when something changes
@@ -52,6 +52,7 @@ class InspectorSettings:
     review: ReviewSettings = field(default_factory=ReviewSettings)
     upload: UploadSettings = field(default_factory=UploadSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     file: FileSettings = field(default_factory=FileSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     sender: SenderSettings = field(default_factory=SenderSettings)
@@ -76,7 +77,6 @@ class InspectorSettings:
             ("threads", 1, 256),
             ("workers", 1, 256),
             ("deadline_ms", 5, 3_600_000),
-            ("alarm_after_rejects", 0, 1_000_000),
             ("max_unacknowledged", 1, 100_000),
             ("metrics_every_s", 1, 86_400),
             ("health_every_s", 1, 86_400),

@@ -1,0 +1,249 @@
+"""Puts the inspector together from its settings, runs it, and takes it apart in order."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.configuration import Configuration
+from edge.errors import SettingsError
+from edge.inspector import Inspector, Limits, Pending
+from edge.line_output import open_outputs
+from edge.reporting import Parts, Reporting
+from edge.results import Result
+from edge.review import ReviewPolicy, StuckCamera
+from edge.sender import Sender
+from edge.serving import Serving
+from edge.settings import InspectorSettings
+from edge.sources.opening import open_source
+from edge.spool.spool import Spool
+from edge.summary import Tally, describe
+from edge.topics import topics
+from edge.transports.opening import open_transport
+from edge.uploader.supervisor import UploadSupervisor
+
+if TYPE_CHECKING:
+    from edge.part import Source
+    from edge.transports.interface import Transport
+    from edge.transports.nucleus import Nucleus
+
+_log = logging.getLogger(__name__)
+
+LOST = 3  # exit status when the nucleus is gone: whoever supervises this process must start it anew
+_TICK_S = 0.25  # between two looks at package, uploads and settings
+_FLUSH_S = 10.0  # for the last results to leave
+_UPLOAD_S = 60.0  # for the images of a run that ends by itself
+
+Show = Callable[[Result, str], None]
+"""Called with every new result and its part's name, in order."""
+
+
+@dataclass
+class Run:
+    """What became of a run."""
+
+    status: int  # of the process
+    tally: Tally = field(default_factory=Tally)
+    summary: str = ""
+
+
+def run(
+    configuration: Configuration,
+    stopping: threading.Event,
+    show: Show | None = None,
+    nucleus: Nucleus | None = None,
+) -> Run:
+    """Inspect until the source is finished, `stopping` is set or the transport is lost for good.
+
+    Args:
+        configuration: the settings, and their changes.
+        stopping: set it to end after the part in hand.
+        show: shows results to a person.
+        nucleus: the connection to Greengrass, when there is one.
+
+    Raises:
+        EdgeError: something cannot be opened as the settings say.
+        OSError: the state folder cannot be used.
+    """
+    settings = configuration.settings
+    state = Path(settings.state)
+    state.mkdir(parents=True, exist_ok=True)
+    with _locked(state / "inspector.lock"), contextlib.ExitStack() as stack:
+        serving = Serving(Path(settings.model), state / "packages", settings.threads, settings.workers, settings.line)
+        stack.callback(serving.close)
+        serving.start()
+        line = _wait_for_line(serving, settings, stopping)
+        if line is None:
+            return Run(0)
+        return _Assembly(configuration, serving, line, stopping, show, nucleus, stack).run()
+
+
+class _Assembly:
+    """Everything that runs, tied together."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        serving: Serving,
+        line: str,
+        stopping: threading.Event,
+        show: Show | None,
+        nucleus: Nucleus | None,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        settings = configuration.settings
+        self._configuration = configuration
+        self._settings = settings
+        self._serving = serving
+        self._stopping = stopping
+        self._show = show
+        self._tally = Tally()
+        self._tick_at_s = 0.0
+        spool_folder = Path(settings.state) / "spool"
+        names = topics(settings.topic_root, line, settings.thing)
+        self._transport: Transport | None = None
+        if settings.sink != "none":
+            self._transport = open_transport(
+                settings.sink, names, settings.thing, line, settings.file, settings.mqtt, nucleus
+            )
+            stack.callback(self._transport.close)
+            self._transport.start()
+        self._spool = Spool(spool_folder, settings.thing, settings.spool)
+        stack.callback(self._spool.close)
+        self._uploader = UploadSupervisor(settings.upload, spool_folder, self._backlog)
+        stack.callback(self._uploader.close)
+        self._sender: Sender | None = None
+        if self._transport is not None:
+            self._sender = Sender(self._spool, self._transport, names, settings.sender)
+        self._outputs = open_outputs(settings.output, self._transport, names.output)
+        stack.callback(self._outputs.close)
+        self._source: Source = open_source(settings.source.uri, settings.source, self._transport, names.trigger)
+        stack.callback(self._source.close)
+        self._inspector = Inspector(
+            self._source,
+            serving,
+            self._spool,
+            self._outputs,
+            ReviewPolicy(settings.review),
+            StuckCamera(settings.review),
+            settings.thing,
+            line,
+            settings.workers,
+            _limits(settings),
+            on_result=self._on_result,
+            on_turn=self._on_turn,
+            wake_sender=self._sender.wake if self._sender is not None else None,
+            stopping=stopping,
+        )
+        parts = Parts(
+            serving,
+            self._source,
+            self._spool,
+            self._transport,
+            self._sender,
+            self._uploader,
+            self._outputs,
+            self._inspector,
+        )
+        self._reporting = Reporting(settings, line, names, parts)
+
+    def run(self) -> Run:
+        """Inspect, then let everything out in order."""
+        if self._sender is not None:
+            self._sender.start()
+        reason = self._inspector.run()
+        if reason is not None:
+            _log.error("event=transport_lost reason=%r", reason)
+        elif not self._stopping.is_set():
+            self._finish_uploads()
+        self._reporting.finish(reason)
+        if self._sender is not None:
+            self._sender.close(_FLUSH_S if reason is None else 0.0)
+        return Run(LOST if reason is not None else 0, self._tally, self._describe())
+
+    def _on_result(self, pending: Pending, result: Result) -> None:
+        self._tally.record(result)
+        self._reporting.record(result, pending.statistics)
+        if self._show is not None:
+            self._show(result, pending.part.name)
+
+    def _on_turn(self, now_s: float) -> str | None:
+        """What has to be looked after, many times a second; why the program must end, or None."""
+        self._outputs.heartbeat(time.time())
+        if now_s < self._tick_at_s:
+            return None
+        self._tick_at_s = now_s + _TICK_S
+        self._serving.tick(now_s)
+        self._uploader.tick(now_s)
+        changed = self._configuration.poll()
+        if changed is not None:
+            self._take_up(*changed)
+        self._reporting.tick(now_s, self._configuration.fault)
+        state = self._transport.state() if self._transport is not None else None
+        return state.message if state is not None and state.fatal else None
+
+    def _take_up(self, settings: InspectorSettings, later: list[str]) -> None:
+        """Follow changed settings where that is safe."""
+        self._inspector.limits = _limits(settings)
+        if settings.review != self._settings.review:
+            self._inspector.review.change(settings.review)
+            self._inspector.stuck.change(settings.review)
+        self._outputs.alarm.change(settings.output.alarm_after)
+        logging.getLogger().setLevel(settings.log_level.upper())
+        self._settings = settings
+        self._reporting.take_up(settings, later)
+
+    def _backlog(self) -> int:
+        return self._spool.figures().upload_backlog
+
+    def _finish_uploads(self) -> None:
+        """A run that ends by itself sends its images, if that goes well."""
+        end_s = time.monotonic() + _UPLOAD_S
+        while self._settings.upload.to and self._backlog() and time.monotonic() < end_s:
+            self._uploader.tick(time.monotonic())
+            if not self._uploader.state().ok or self._stopping.wait(_TICK_S):
+                return
+
+    def _describe(self) -> str:
+        serving = self._serving.state()
+        package = serving.message if serving.ok else f"{serving.serving_version or 'none'}: {serving.message}"
+        counts = self._inspector.counts
+        return describe(self._tally, counts.repeated, self._inspector.pool.late, counts.faults, package)
+
+
+def _wait_for_line(serving: Serving, settings: InspectorSettings, stopping: threading.Event) -> str | None:
+    """The line's name: of the settings, else of the first package, which is waited for."""
+    while not settings.line and serving.current() is None:
+        if stopping.wait(_TICK_S):
+            return None
+        serving.tick(time.monotonic())
+    served = serving.current()
+    return settings.line or (served.contract.line if served is not None else None)
+
+
+def _limits(settings: InspectorSettings) -> Limits:
+    return Limits(settings.deadline_ms, settings.max_unacknowledged)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep a second inspector out of the same folder; the kernel lets go when this process ends, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(
+                f"{path.parent}: another inspector uses this state folder; give each its own"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

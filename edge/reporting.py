@@ -1,0 +1,201 @@
+"""Tells how the device does: metrics once a minute, health when it changes and now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge import __version__
+from edge.clock import Clock
+from edge.health import Health, dump_health
+from edge.metrics import FOLDED_AT_ONCE, Around, Metrics, dump_metrics
+from edge.results import Result
+from edge.settings import InspectorSettings
+from edge.statistics import ImageStatistics
+from edge.vitals import read_vitals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge.inspector import Inspector
+    from edge.line_output import Outputs
+    from edge.part import Source
+    from edge.sender import Sender
+    from edge.serving import Serving
+    from edge.spool.records import FoldedCounts, SpoolFigures
+    from edge.spool.spool import Spool
+    from edge.topics import Topics
+    from edge.transports.interface import Transport
+    from edge.uploader.supervisor import UploadSupervisor
+
+_log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0  # between two looks at the components
+_METRICS_KEPT = 120  # messages that may wait for the network: two hours
+_RECENT_S = 300.0  # a fault of the program counts as a present one for so long
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is reported on."""
+
+    serving: Serving
+    source: Source
+    spool: Spool
+    transport: Transport | None
+    sender: Sender | None
+    uploader: UploadSupervisor
+    outputs: Outputs
+    inspector: Inspector
+
+
+class Reporting:
+    """Gathers and offers the messages. All methods belong to the loop's thread.
+
+    Args:
+        settings: names and intervals.
+        line: of this device.
+        topics: where to.
+        parts: what is reported on.
+    """
+
+    def __init__(self, settings: InspectorSettings, line: str, topics: Topics, parts: Parts) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._parts = parts
+        self._clock = Clock()
+        self._health = Health(line, settings.thing, {"inspector": __version__})
+        self._metrics = Metrics(line, settings.thing, settings.metrics)
+        now_s = time.monotonic()
+        self._look_at_s = self._health_at_s = now_s
+        self._metrics_at_s = now_s + settings.metrics_every_s
+        self._restart_for: list[str] = []  # changed settings that are not taken up
+        self._digest = ""
+        self._faults = 0
+        self._fault_at_s: float | None = None
+        self._folded_offered = False
+
+    def take_up(self, settings: InspectorSettings, later: list[str]) -> None:
+        """Follow changed settings; `later` need a restart."""
+        self._settings = settings
+        self._restart_for = sorted({*self._restart_for, *later})
+
+    def record(self, result: Result, statistics: ImageStatistics | None) -> None:
+        """Count a part."""
+        self._metrics.record(result, statistics)
+        if result.error is not None:
+            self._health.note_error(result.error, result.detail or "", time.time())
+
+    def tick(self, now_s: float, settings_fault: str) -> None:
+        """Look at the components; offer what is due.
+
+        Args:
+            now_s: time.monotonic().
+            settings_fault: why a change of settings was refused, or "".
+        """
+        if now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + _LOOK_S
+        figures = self._parts.spool.figures()
+        changed = self._look(now_s, figures, settings_fault)
+        if changed or now_s >= self._health_at_s:
+            self._health_at_s = now_s + self._settings.health_every_s
+            self._offer_health()
+        if now_s >= self._metrics_at_s:
+            self._metrics_at_s = now_s + self._settings.metrics_every_s
+            self._offer_metrics(figures)
+
+    def finish(self, reason: str | None) -> None:
+        """The last messages of a run."""
+        self._look(time.monotonic(), self._parts.spool.figures(), "")
+        self._health.set("inspector", False, reason or "stopped", time.time())
+        self._offer_metrics(self._parts.spool.figures())
+        self._offer_health()
+
+    def _look(self, now_s: float, figures: SpoolFigures, settings_fault: str) -> bool:
+        """Note how every component does; True when one became well or ill, or another package serves."""
+        parts = self._parts
+        serving = parts.serving.state()
+        self._health.set_package(serving.serving, serving.deployed, serving.self_test, serving.serving_version)
+        changed = serving.serving is not None and serving.serving != self._digest
+        served = parts.serving.current()
+        if changed and served is not None:
+            self._digest = served.digest
+            self._health.set_version("runtime", served.runtime)
+            self._metrics.use_model(served.contract.version, served.contract.drift_reference)
+        changed |= self._set("model", serving.ok, serving.message)
+        source = parts.source.health()
+        changed |= self._set("source", source.ok, source.message)
+        changed |= self._set("spool", figures.state == "ok", figures.reason or figures.notice or _queue(figures))
+        if parts.transport is not None and parts.sender is not None:
+            transport, error = parts.transport.state(), parts.sender.figures().error
+            changed |= self._set("transport", transport.connected and not error, error or transport.message)
+        upload = parts.uploader.state()
+        changed |= self._set("uploader", upload.ok, upload.message or upload.state)
+        changed |= self._look_at_output()
+        changed |= self._look_at_program(now_s)
+        restart = f"a restart takes up {', '.join(self._restart_for)}" if self._restart_for else "in effect"
+        return self._set("settings", not settings_fault, settings_fault or restart) or changed
+
+    def _look_at_output(self) -> bool:
+        outputs = self._parts.outputs
+        faults = outputs.faults()
+        if outputs.alarm.raised:
+            faults.append(f"alarm: {outputs.alarm.in_a_row} parts in a row were rejected; look at the line")
+        return self._set("output", not faults, "; ".join(faults) or "ok")
+
+    def _look_at_program(self, now_s: float) -> bool:
+        """The loop itself: faults that it caught, workers that hang."""
+        inspector = self._parts.inspector
+        total = inspector.counts.faults.total()
+        if total > self._faults:
+            self._faults, self._fault_at_s = total, now_s
+        recent = self._fault_at_s is not None and now_s - self._fault_at_s < _RECENT_S
+        faults = ", ".join(f"{place} {number}" for place, number in inspector.counts.faults.items())
+        message = f"faults: {faults or 'none'}; late: {inspector.pool.late}; stuck: {inspector.pool.substitutes}"
+        return self._set("inspector", not recent and inspector.pool.substitutes == 0, message)
+
+    def _set(self, component: str, ok: bool, message: str) -> bool:
+        changed = self._health.set(component, ok, message, time.time())
+        if changed:
+            _log.log(
+                logging.INFO if ok else logging.WARNING, "event=health component=%s ok=%s message=%r",
+                component, ok, message,
+            )  # fmt: skip
+        return changed
+
+    def _offer_health(self) -> None:
+        if self._parts.sender is not None:
+            self._parts.sender.offer(
+                self._topics.health, dump_health(self._health.message(time.time(), self._clock.synced()))
+            )
+
+    def _offer_metrics(self, figures: SpoolFigures) -> None:
+        sender, spool = self._parts.sender, self._parts.spool
+        if sender is None:
+            return
+        # One report of folded passes is under way at a time; repeats would be dropped by their id, but cost bytes.
+        folded: Sequence[FoldedCounts] = [] if self._folded_offered else spool.folded()[:FOLDED_AT_ONCE]
+        around = Around(
+            spool=figures,
+            review=self._parts.inspector.review.counts,
+            upload=self._parts.uploader.state(),
+            vitals=read_vitals(Path(self._settings.state)),
+            folded=folded,
+            degraded=not self._health.ok,
+        )
+
+        def sent() -> None:
+            spool.mark_folded_sent(folded)
+            self._folded_offered = False
+
+        self._folded_offered = self._folded_offered or bool(folded)
+        payload = dump_metrics(self._metrics.message(time.time(), around))
+        sender.offer(self._topics.metrics, payload, keep=_METRICS_KEPT, on_sent=sent if folded else None)
+
+
+def _queue(figures: SpoolFigures) -> str:
+    return f"{figures.queue_length} results and {figures.upload_backlog} images wait"
