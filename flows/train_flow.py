@@ -91,15 +91,16 @@ class TrainFlow(FlowSpec):
     @step
     def train(self, inputs):
         """Choose the recipe and train it on the whole training part."""
-        from inspection.train_path import learning, reporting
+        from inspection.train_path import larger_input, learning, reporting
 
         self.merge_artifacts(inputs, exclude=["comparison"])
         settings, card = self.settings(), current.card["training"]
         self.choice = learning.choose_recipe(settings, self.snapshot_id, [each.comparison for each in inputs])
+        self.larger_input = larger_input.try_larger_input(settings, self.snapshot_id)
         self.trained = learning.train_model(
             settings, self.snapshot_id, self.choice.recipe, reporting.watch_training(card)
         )
-        reporting.show_trained(card, self.trained)
+        reporting.show_trained(card, self.trained, self.larger_input)
         self.next(self.export)
 
     @card(id="parity", type="blank")

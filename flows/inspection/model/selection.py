@@ -70,7 +70,7 @@ def choose_recipe(validations: Sequence[CrossValidation], training_set: Training
     is_bad = np.asarray(training_set.is_bad, dtype=bool)
     aurocs = {recipe: auroc(scores[recipe], is_bad) for recipe in recipes}
     best = max(recipes, key=lambda recipe: aurocs[recipe])  # of equals the simplest: max keeps the first
-    drawn = _bootstrap([scores[recipe] for recipe in recipes], is_bad, training_set.groups, seed)
+    drawn = bootstrap_aurocs([scores[recipe] for recipe in recipes], is_bad, training_set.groups, seed)
     differences = tuple(
         _difference(recipe, aurocs[best] - aurocs[recipe], drawn[:, recipes.index(best)] - drawn[:, column])
         for column, recipe in enumerate(recipes)
@@ -105,7 +105,7 @@ def weighted_aurocs(scores: np.ndarray, is_bad: np.ndarray, weights: np.ndarray)
     return aurocs
 
 
-def _bootstrap(scores: Sequence[np.ndarray], is_bad: np.ndarray, groups: Sequence[str], seed: int) -> np.ndarray:
+def bootstrap_aurocs(scores: Sequence[np.ndarray], is_bad: np.ndarray, groups: Sequence[str], seed: int) -> np.ndarray:
     """AUROC of every recipe on the same resampled groups; float64 [draws, recipes].
 
     Groups are drawn within strata (all good, all bad, mixed), so that draws have both classes; a draw that still has

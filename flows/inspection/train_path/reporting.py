@@ -15,6 +15,7 @@ from inspection.cards.training import trained_components, training_components
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
 from inspection.settings import Settings
 from inspection.storage import open_storage
+from inspection.train_path.larger_input import LargerInput
 from inspection.train_path.learning import TrainedModel, open_cache
 from inspection.train_path.proving import parity_rows
 from inspection.train_path.releasing import describe_origin
@@ -42,10 +43,13 @@ def watch_training(card: Any) -> "Callable[[Progress], None]":
     return show
 
 
-def show_trained(card: Any, trained: TrainedModel) -> None:
-    """The finished curves."""
+def show_trained(card: Any, trained: TrainedModel, larger: LargerInput | None = None) -> None:
+    """The finished curves, and whether a larger input would tell more."""
+    notes = list(trained.notes)
+    if larger is not None:
+        notes.append(f"**Attention:** {larger.warning}." if larger.warning else f"a larger input: {larger.describe()}")
     card.clear()
-    card.extend(trained_components(trained.recipe, trained.curves, trained.seconds, trained.notes, trained.figures))
+    card.extend(trained_components(trained.recipe, trained.curves, trained.seconds, notes, trained.figures))
 
 
 def show_report(card: Any, settings: Settings, run: TrainRun, pathspec: str) -> None:

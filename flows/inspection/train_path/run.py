@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from inspection.decision.evaluation import Evaluation
     from inspection.model.selection import RecipeChoice
+    from inspection.train_path.larger_input import LargerInput
     from inspection.train_path.learning import TrainedModel
     from inspection.train_path.proving import Decision, Exported
     from inspection.train_path.releasing import Release
@@ -15,6 +16,7 @@ class TrainRun(Protocol):
 
     snapshot_id: str
     choice: "RecipeChoice"
+    larger_input: "LargerInput | None"
     trained: "TrainedModel"
     exported: "Exported"
     decision: "Decision"

@@ -35,6 +35,8 @@ def summarise(run: TrainRun, run_id: str) -> str:
     if not report.autonomous:
         table.append(("ATTENTION", "NOT AUTONOMOUS: more than half of the parts would go to review, see the report"))
     table += [("not kept", f"{one.limit}: asked {one.asked:.1%}, got {one.got:.1%}") for one in report.gave_way]
+    if run.larger_input is not None and run.larger_input.warning:
+        table.append(("ATTENTION", run.larger_input.warning))
     if not decision.jpeg.passed:
         table.append(
             ("ATTENTION", f"a raw frame and its JPEG get the same verdict on {decision.jpeg.agreement:.1%} only")
