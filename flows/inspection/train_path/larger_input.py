@@ -42,9 +42,10 @@ class LargerInput:
 
     def describe(self) -> str:
         """The figures in a sentence."""
+        gain = self.larger_auroc - self.auroc
         return (
             f"at {self.width}x{self.height} px frozen features reach a cross-validated AUROC of "
-            f"{self.larger_auroc:.3f}, at the line's input {self.auroc:.3f} (gain {self.larger_auroc - self.auroc:+.3f}, 95 % interval "
+            f"{self.larger_auroc:.3f}, at the line's input {self.auroc:.3f} (gain {gain:+.3f}, 95 % interval "
             f"{self.low:+.3f} to {self.high:+.3f}, {self.images} training images)"
         )
 
