@@ -36,14 +36,14 @@ run: setup ## Train, verify and register a model of the built-in sample line
 	@$(BIN)/python flows/train_flow.py run
 
 .PHONY: test
-test: setup .venv-edge-tflite/.ready ## Run all tests, the device's also in its own two environments
+test: setup .venv-edge-tflite/.ready ## Run all tests, those of the device in its own two environments
 	@tests/install-debian-packages.sh
 	@echo "tests: device code in the device environment (ai-edge-litert)"
-	@.venv-edge/bin/python -m pytest -q -p no:cacheprovider tests/test_edge_*.py $(PYTEST_ARGS)
+	@.venv-edge/bin/python -m pytest -q -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile tests/test_edge_*.py $(PYTEST_ARGS)
 	@echo "tests: device code in the older device environment (tflite-runtime)"
-	@.venv-edge-tflite/bin/python -m pytest -q -p no:cacheprovider tests/test_edge_*.py $(PYTEST_ARGS)
-	@echo "tests: everything"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	@.venv-edge-tflite/bin/python -m pytest -q -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile tests/test_edge_*.py $(PYTEST_ARGS)
+	@echo "tests: workstation, flows and everything between them and the device"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --ignore-glob='*/test_edge_*' $(PYTEST_ARGS)
 
 .PHONY: check
 check: setup ## Lint and type-check

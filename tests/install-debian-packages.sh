@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the Debian packages that some tests drive as real programs; where that is not allowed, say what is skipped.
 set -euo pipefail
-packages=(chromium) # tests/test_flows.py opens the report in it
+packages=(chromium mosquitto) # tests/test_flows.py opens the report in the one; devices talk to the other
 
 missing=()
 for package in "${packages[@]}"; do
