@@ -1,39 +1,179 @@
 """The device's command line: `python -m edge`."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from edge.benchmark import benchmark_model, benchmark_package, describe
 from edge.errors import EdgeError
-from edge.judge import Judgement, Latency, judge_file
-from edge.package import Package, open_package
-from edge.selftest import run_self_test
+
+if TYPE_CHECKING:
+    from edge.assembly import Show
+    from edge.configuration import Configuration
+    from edge.judge import Judgement
+    from edge.package import Package
+    from edge.results import Result
+    from edge.transports.nucleus import Nucleus
+
+_EPILOG = """\
+examples:
+  python -m edge --model PACKAGE --source folder:incoming --sink file:results.jsonl
+  python -m edge --model PACKAGE --source v4l2:/dev/video0 --sink mqtt:broker.example:8883 --cert … --key … --ca …
+  python -m edge --config inspector.toml
+  python -m edge --model PACKAGE --self-test
+
+sources: folder:PATH, v4l2:DEVICE, rtsp://HOST/PATH, http://HOST/PATH (MJPEG), trigger: (images by message)
+sinks:   file:PATH, mqtt:HOST:PORT, greengrass, none
+
+exit status: 0 done or told to stop; 1 a picture of --image is in error or the self-test failed; 2 could not start;
+3 the Greengrass nucleus is gone, start this program again
+"""
+_FLAGS = {
+    "source": "source.uri",
+    "cert": "mqtt.certificate",
+    "key": "mqtt.key",
+    "ca": "mqtt.ca",
+    "thing": "thing",
+    "line": "line",
+    "state": "state",
+    "upload": "upload.to",
+    "threads": "threads",
+    "workers": "workers",
+    "deadline_ms": "deadline_ms",
+    "log_level": "log_level",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0: done, every picture judged; 1: a picture is in error or the self-test failed; 2: could not start.
+        0: done; 1: a picture is in error or the self-test failed; 2: could not start; 3: the nucleus is gone.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    task = options.image or options.self_test or options.benchmark
+    if task and options.model is None:
+        parser.error("--model: want the folder of a model package")
+    if not task and not (options.source or options.config or options.sink == "greengrass"):
+        parser.error("want something to do: --source, --config, --image, --self-test or --benchmark")
     try:
+        if not task:
+            return _inspect(options)
+        threads = options.threads or 1
         if options.benchmark:
-            return _benchmark(options.model, options.threads, options.json)
+            return _benchmark(options.model, threads, options.json)
+        from edge.package import open_package
+
         package = open_package(options.model)
         if options.self_test:
-            return _self_test(package, options.threads, options.json)
-        return _judge(package, options.image, options.threads, options.json)
+            return _self_test(package, threads, options.json)
+        return _judge(package, options.image, threads, options.json)
     except (EdgeError, OSError) as error:
         print(f"edge: {error}", file=sys.stderr)
         return 2
 
 
+def _inspect(options: argparse.Namespace) -> int:
+    from edge.assembly import LOST, run
+    from edge.errors import NucleusError
+    from edge.logs import set_up_logs
+
+    set_up_logs("warning", sys.stderr)
+    try:
+        configuration, nucleus = _configure(options)
+        shown = options.json or ((sys.stdout.isatty() or options.once) and not options.quiet)
+        if shown:
+            set_up_logs("warning", sys.stderr)  # stdout is for verdicts
+        else:
+            set_up_logs(configuration.settings.log_level)
+        done = run(configuration, _stop_on_signals(), _show(options.json) if shown else None, nucleus)
+    except NucleusError as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return LOST
+    if done.summary and not options.quiet:
+        print(done.summary, file=sys.stderr if options.json or not shown else sys.stdout, flush=True)
+    return done.status
+
+
+def _configure(options: argparse.Namespace) -> tuple[Configuration, Nucleus | None]:
+    """The settings of flags, file and nucleus, and the connection to the nucleus if there is to be one."""
+    from edge.configuration import Configuration
+    from edge.settings import read_file, set_value
+    from edge.transports.opening import parse_sink
+
+    flags: dict[str, Any] = {}
+    sink = None
+    if options.sink is not None:
+        sink, values = parse_sink(options.sink)
+        flags["sink"] = sink
+        for name, value in values.items():
+            set_value(flags, f"{sink}.{name}", value)
+    for flag, name in _FLAGS.items():
+        if getattr(options, flag) is not None:
+            set_value(flags, name, getattr(options, flag))
+    if options.model is not None:
+        flags["model"] = str(options.model)
+    if options.once:
+        set_value(flags, "source.folder.once", True)
+    for name, value in options.set:
+        set_value(flags, name, value)
+    if sink is None and options.config is not None:
+        sink = read_file(options.config).get("sink")
+    if sink != "greengrass":
+        return Configuration(flags, options.config), None
+    from edge.transports.nucleus import Nucleus
+
+    if "thing" not in flags and os.environ.get("AWS_IOT_THING_NAME"):
+        flags["thing"] = os.environ["AWS_IOT_THING_NAME"]  # that the nucleus gives to its components
+    nucleus = Nucleus.connect()
+    known = nucleus.read_configuration()
+    configuration = Configuration(flags, options.config, known)
+    nucleus.on_configuration_change(configuration.offer, known)
+    return configuration, nucleus
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; a second SIGINT ends the program at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopping.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+    return stopping
+
+
+def _show(as_json: bool) -> Show:
+    """Prints results; when whoever reads them is gone, inspection goes on."""
+    from edge.results import dump_result
+    from edge.summary import verdict_line
+
+    colour = sys.stdout.isatty()
+
+    def show(result: Result, name: str) -> None:
+        try:
+            print(dump_result(result) if as_json else verdict_line(result, name, colour), flush=True)
+        except OSError:
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  stays for the rest of the program
+
+    return show
+
+
 def _self_test(package: Package, threads: int, as_json: bool) -> int:
+    from edge.selftest import run_self_test
+
     report = run_self_test(package, threads)
     if as_json:
         print(json.dumps(_finite(dataclasses.asdict(report))))
@@ -48,27 +188,32 @@ def _self_test(package: Package, threads: int, as_json: bool) -> int:
 
 
 def _benchmark(model: Path, threads: int, as_json: bool) -> int:
+    from edge.benchmark import benchmark_model, benchmark_package, describe
+    from edge.package import open_package
+
     benchmark = benchmark_model(model, threads) if model.is_file() else benchmark_package(open_package(model), threads)
     print(json.dumps(dataclasses.asdict(benchmark)) if as_json else describe(benchmark))
     return 0
 
 
 def _judge(package: Package, images: list[Path], threads: int, as_json: bool) -> int:
+    from edge.judge import failed, judge_file
+
     detector = package.open_detector(threads)
-    failed = 0
+    errors = 0
     for image in images:
         try:
             data = image.read_bytes()
         except OSError as error:
-            judgement = Judgement("error", None, None, None, f"{image}: cannot read: {error.strerror}", Latency())
+            judgement = failed("source", f"{image}: cannot read: {error.strerror}")
         else:
             judgement = judge_file(data, package.contract, detector, str(image))
-        failed += judgement.verdict == "error"
+        errors += judgement.verdict == "error"
         if as_json:
             print(json.dumps({"image": str(image), **dataclasses.asdict(judgement)}), flush=True)
         else:
             print(_line(image, judgement), flush=True)
-    return 1 if failed else 0
+    return 1 if errors else 0
 
 
 def _line(image: Path, judgement: Judgement) -> str:
@@ -90,21 +235,49 @@ def _count(text: str) -> int:
     return number
 
 
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"want NAME=VALUE such as review.audit_share=0.01, found {text!r}")
+    return name, value
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m edge", description="Judge parts with a model package.")
+    parser = argparse.ArgumentParser(
+        prog="python -m edge",
+        description="Inspect parts with a model package.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--model",
         type=Path,
-        required=True,
         metavar="PACKAGE",
-        help="folder of a model package (--benchmark: or .tflite)",
+        help="folder of a model package, or a link to it (--benchmark: a .tflite)",
     )
-    task = parser.add_mutually_exclusive_group(required=True)
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--source", metavar="SOURCE", help="inspect parts from here")
     task.add_argument("--image", type=Path, nargs="+", metavar="FILE", help="judge these image files")
     task.add_argument("--self-test", action="store_true", help="score the package's golden images on this machine")
     task.add_argument("--benchmark", action="store_true", help="measure latency by stage, and memory")
     parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
-    parser.add_argument("--threads", type=_count, default=1, help="CPU threads for one picture (default 1)")
+    parser.add_argument("--threads", type=_count, help="CPU threads for one picture (default 1)")
+    run = parser.add_argument_group("inspecting")
+    run.add_argument("--sink", metavar="SINK", help="where results go (default: a file in the state folder)")
+    run.add_argument("--config", type=Path, metavar="FILE", help="settings, .toml or .json; flags beat it")
+    run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="any setting")
+    run.add_argument("--once", action="store_true", help="end when the folder holds no more files")
+    run.add_argument("--quiet", action="store_true", help="no line for each part, no summary")
+    run.add_argument("--state", metavar="FOLDER", help="the inspector's own files (default .lineside/inspector)")
+    run.add_argument("--thing", help="name of this device (default: the host's name)")
+    run.add_argument("--line", help="line that packages must be for (default: the package's)")
+    run.add_argument("--workers", type=_count, help="pictures judged at the same time (default 1)")
+    run.add_argument("--deadline-ms", type=float, metavar="MS", help="a part without a verdict by then is an error")
+    run.add_argument("--upload", metavar="TO", help="where kept images go: a folder or s3://bucket/prefix")
+    run.add_argument("--cert", metavar="FILE", help="MQTT: this device's certificate, PEM")
+    run.add_argument("--key", metavar="FILE", help="MQTT: its private key, PEM")
+    run.add_argument("--ca", metavar="FILE", help="MQTT: who signed the broker's certificate, PEM")
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default info")
     return parser
 
 

@@ -28,6 +28,7 @@ from edge.transports.settings import FileSettings, MqttSettings, SenderSettings
 from edge.uploader.settings import UploadSettings
 
 SINKS = ("file", "mqtt", "greengrass", "none")
+DEFAULT_STATE = Path(__file__).resolve().parents[1] / ".lineside" / "inspector"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class InspectorSettings:
     """Everything that can be set on a device."""
 
     model: str = ""  # folder of the model package, or the link that moves when another is deployed
-    state: str = ""  # folder of the inspector's own: spool, kept images, last good package
+    state: str = ""  # folder of the inspector's own (spool, kept images, last good package); .lineside/inspector
     thing: str = ""  # name of this device; empty: the host's name
     line: str = ""  # line that packages must be for; empty: as the first package says
     topic_root: str = "lineside"  # first levels of every topic
@@ -103,9 +104,11 @@ def read_settings(*documents: Mapping[str, Any]) -> InspectorSettings:
         SettingsError: unknown names, values of the wrong type or out of range; all are named.
     """
     faults: list[str] = []
-    merged: dict[str, Any] = {"thing": default_thing()}
+    merged: dict[str, Any] = {"thing": default_thing(), "state": str(DEFAULT_STATE), "file": {}}
     for document in documents:
         merge(merged, document)
+    if isinstance(merged["file"], dict):
+        merged["file"].setdefault("path", f"{merged['state']}/results.jsonl")
     settings = _read(InspectorSettings, merged, "", faults)
     if not faults:
         faults = settings.check()
