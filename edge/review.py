@@ -134,10 +134,11 @@ class StuckCamera:
     difference of two exposures is 1.13 times the noise's standard deviation, whatever the rounding to whole grey
     levels does, since that shifts single pixels up as often as down. A sensor has at least half a grey level of noise
     (less would vanish in its own rounding), and averaging a picture of 3,584 px to the model's 224 px divides it by
-    16, to 0.03: so pictures that differ by less than a third of that, 0.01 on average, come from one exposure, if no
-    pixel differs by more than 2. The floor is fixed and not estimated from the stream: what is steady in a picture (texture, fixed patterns, a denoising
-    camera) would pass for noise and make a still part look stuck. Pixels at 0 or 255 in both pictures are left out:
-    they show no noise. A stuck video stream that keeps being compressed anew may differ by more and is not noticed.
+    16, to 0.03: so pictures that differ by less than a third of that, 0.01 on average, and nowhere by more than 2 come
+    from one exposure. The floor is fixed and not estimated from the stream: what is steady in a picture (texture, fixed
+    patterns, a denoising camera) would pass for noise and make a still part look stuck. Pixels at 0 or 255 in both
+    pictures are left out: they show no noise. A stuck video stream that keeps being compressed anew may differ by more
+    and is not noticed.
 
     Args:
         settings: how many times in a row, and the residual.
