@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from edge.errors import SourceError
 from edge.part import Part, SourceHealth
 from edge.sources.camera import Camera, Capture, Shot
+from edge.sources.gpio import GpioTriggers
 from edge.sources.opencv import StreamCapture, V4l2Capture, load_opencv, without_secrets
 from edge.sources.settings import SourceSettings
-from edge.sources.triggers import GpioTriggers, IntervalTriggers, TopicTriggers, Trigger, Triggers
+from edge.sources.triggers import IntervalTriggers, TopicTriggers, Trigger, Triggers
 
 if TYPE_CHECKING:
     from edge.results import Result
@@ -79,9 +80,7 @@ class TriggeredSource:
         if trigger.message.image is not None:
             return self._part(trigger, Shot(trigger.arrived_s, trigger.message.image))
         if self._camera is None:
-            return self._part(
-                trigger, fault=("trigger_without_image", "the trigger brings no image, and no camera is set")
-            )
+            return self._part(trigger, fault=("trigger_without_image", "want an image in the message, found none"))
         now = time.monotonic()
         last_s = trigger.arrived_s + self._settings.camera.timeout_ms / 1000
         # A late frame may be of the next part already: what did not come in time is an error.
