@@ -24,8 +24,8 @@ MAX_NAME_BYTES = 96
 MAX_DETAIL_BYTES = 400
 URGENT_VERDICTS = ("fail", "review", "error")  # never wait for a batch
 
-_NAMES = ("thing", "line", "label", "error", "package", "operating_point", "artifact", "runtime", "image_sha256")
-_NAMES += ("part_id", "lot", "station", "view")
+_NAMES: tuple[str, ...] = ("thing", "line", "label", "error", "package", "operating_point", "artifact", "runtime")
+_NAMES += ("image_sha256", "part_id", "lot", "station", "view")
 
 
 @dataclass(frozen=True, kw_only=True)

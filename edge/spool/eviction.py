@@ -19,7 +19,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from edge.errors import ResultError
 from edge.results import Result, dump_result, parse_result
@@ -69,15 +68,18 @@ def make_room(store: Store) -> bool:
 
 def fold(results: Iterable[Result]) -> list[FoldedCounts]:
     """Count pass results by hour of capture, model and operating point."""
-    groups: dict[tuple[Any, ...], list[Result]] = {}
+    groups: dict[tuple[str, str, int, str, str], list[Result]] = {}
     for result in results:
         hour = int(result.captured_at // HOUR_S) * HOUR_S
         key = (result.thing, result.line, hour, result.package, result.operating_point)
         groups.setdefault(key, []).append(result)
-    return [
-        FoldedCounts(*key, len(group), min(r.sequence for r in group), max(r.sequence for r in group))
-        for key, group in groups.items()
-    ]
+    folded = []
+    for (thing, line, hour, package, operating_point), group in groups.items():
+        sequences = [result.sequence for result in group]
+        folded.append(
+            FoldedCounts(thing, line, hour, package, operating_point, len(group), min(sequences), max(sequences))
+        )
+    return folded
 
 
 def shortened(result: Result) -> Result:

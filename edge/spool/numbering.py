@@ -60,7 +60,7 @@ class Numbering:
         self._given_file: int | None = None
         self._noted = -1
         self._jumped = False
-        self._opened = False
+        self.opened = False
         self.next = 0
         self.limit = 0  # numbers below are reserved
         self.gaps: list[Gap] = []  # to be stored
@@ -86,14 +86,14 @@ class Numbering:
         """
         mark = self._read_mark()
         given = self._read_given()
-        if not self._opened:
+        if not self.opened:
             start = 0 if highest is None else highest + 1
             if mark is None:
                 start = max(start, self.next or self._unreserved())
             elif not mark.clean:
                 self.unclean = True
                 self._note_gap(mark, start, given)
-            self._opened = True
+            self.opened = True
             self.next = max(self.next, start, 0 if mark is None else mark.reserved)
         self.reserve(self.next)
 

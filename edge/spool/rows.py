@@ -1,11 +1,15 @@
 """Reading the spool's rows, on any connection."""
 
 import hashlib
+import logging
 import sqlite3
 from collections import Counter
 
+from edge.errors import ResultError
 from edge.results import Result, parse_result
 from edge.spool.records import FoldedCounts, Gap
+
+log = logging.getLogger(__name__)
 
 
 def key_of(source_key: str) -> int:
@@ -17,7 +21,11 @@ def find_result(connection: sqlite3.Connection, source_key: str) -> Result | Non
     """The stored result with this source key."""
     rows = connection.execute("SELECT sequence, body FROM results WHERE key = ?", (key_of(source_key),)).fetchall()
     for sequence, body in rows:
-        result = parse_result(body, f"spool row {sequence}")
+        try:
+            result = parse_result(body, f"spool row {sequence}")
+        except ResultError as error:  # of a newer program; what cannot be read answers no question
+            log.error("event=spool_row_unreadable sequence=%d error=%s", sequence, error)
+            continue
         if result.source_key == source_key:
             return result
     return None
@@ -25,19 +33,11 @@ def find_result(connection: sqlite3.Connection, source_key: str) -> Result | Non
 
 def unsent_rows(connection: sqlite3.Connection, urgent: bool, first: int, limit: int) -> list[tuple[int, str]]:
     """Sequence and body of unsent results, oldest first; of the passes those from `first` on."""
-    if urgent:
-        where, values = "state = 0 AND verdict <> 'pass'", (limit,)
-    else:
-        where, values = "sequence >= ? AND state = 0 AND verdict = 'pass'", (first, limit)
+    where = "state = 0 AND verdict <> 'pass'" if urgent else "state = 0 AND verdict = 'pass'"
     return connection.execute(
-        f"SELECT sequence, body FROM results WHERE {where} ORDER BY sequence LIMIT ?", values
+        f"SELECT sequence, body FROM results WHERE sequence >= ? AND {where} ORDER BY sequence LIMIT ?",
+        (0 if urgent else first, limit),
     ).fetchall()
-
-
-def captured_at(connection: sqlite3.Connection, sequence: int) -> float | None:
-    """When a stored result was captured, unix seconds."""
-    row = connection.execute("SELECT captured_at FROM results WHERE sequence = ?", (sequence,)).fetchone()
-    return None if row is None else float(row[0])
 
 
 def folded_counts(connection: sqlite3.Connection, thing: str) -> list[FoldedCounts]:

@@ -149,7 +149,8 @@ def is_damaged(error: Exception) -> bool:
 
     By the message: the error's code has been there only since Python 3.11.
     """
-    return isinstance(error, sqlite3.DatabaseError) and ("malformed" in str(error) or "not a database" in str(error))
+    signs = ("malformed", "not a database", "Could not decode to UTF-8")
+    return isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in signs)
 
 
 def _stamp(minor: int) -> str:

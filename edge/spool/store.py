@@ -99,10 +99,18 @@ class Store:
                 (self.images / name).unlink(missing_ok=True)
                 found["image-file-without-row"] += 1
         lost = [sequence for sequence in rows if sequence not in files and sequence not in set(confirmed)]
-        found["image-row-without-file"] += len(lost)
+        found["lost-image"] += len(lost)
         if lost or confirmed:
-            self.commit(Batch(confirmed=lost + confirmed, counts=found))
+            self.commit(Batch(confirmed=lost + confirmed, counts=Counter({"lost-image": len(lost)})))
         return +found
+
+    def is_in_place(self) -> bool:
+        """Whether the open file is still the one in the folder.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        return identity(self.path) == self._identity
 
     def write_image(self, entry: Entry) -> None:
         """Write an entry's image file, synced; the folder is synced by `commit`.
@@ -144,7 +152,7 @@ class Store:
         except BaseException:
             self.roll_back()
             raise
-        if identity(self.path) != self._identity:
+        if not self.is_in_place():
             raise FileNotFoundError(f"{self.path}: was removed or replaced while it was in use")
         self.unsent += unsent - newly_sent
         self.urgent += urgent - urgent_sent

@@ -25,12 +25,13 @@ class Waiting:
         self.folded: list[FoldedCounts] = []
         self.dropped: Counter[str] = Counter()  # by class, as evicted on disk
         self.bytes = 0
+        self.urgent = False  # there is one that must not wait for others
 
     def add(self, entry: Entry) -> None:
         """Take an entry in, and drop the least valuable ones if that is over the bound."""
         self.entries[entry.result.sequence] = entry
-        if not entry.stored:
-            self.keys[entry.result.source_key] = entry
+        self.keys[entry.result.source_key] = entry
+        self.urgent = self.urgent or entry.result.urgent
         self.bytes += entry.bytes
         if self.bytes > self._limit_bytes:
             self._make_room()

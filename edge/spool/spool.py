@@ -1,0 +1,298 @@
+"""The spool: what the inspector hands its results to, and what the sender takes them from.
+
+`put` gives a result its number and returns; a writer thread brings it to disk. A result is acknowledged when its
+ticket is `durable`: committed and synced. `find` knows a source key from `put` on until `keep_sent` newer results were
+sent or evicted (a thousand when room is short), so that a part that is inspected again gets its stored result.
+
+Order is by sequence, never by a clock. Numbers that no result will have are recorded: see `edge.spool.numbering`.
+Missing numbers in what was sent are therefore: results that were folded, evicted or dropped (`evicted`), duplicates,
+and gaps, of which `lost` results were given a number and never reached the disk.
+"""
+
+import json
+import logging
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from edge.errors import ResultError, SpoolError
+from edge.results import Result, canonical_key, dump_result, parse_result
+from edge.spool import rows
+from edge.spool.ages import Ages
+from edge.spool.images import SENT_SUFFIX, KeptImage
+from edge.spool.reader import Reader
+from edge.spool.records import Entry, FoldedCounts, Gap, SpoolFigures, Ticket
+from edge.spool.settings import SpoolSettings
+from edge.spool.waiting import OVERHEAD_BYTES
+from edge.spool.writer import Writer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Spool:
+    """A spool folder in use. All methods may be called from any thread.
+
+    Args:
+        folder: of this spool alone; made when it is not there.
+        thing: the device's name, the first part of every id.
+        settings: checked.
+        wall_clock: unix seconds.
+
+    Raises:
+        SpoolError: another inspector uses the folder, or it is of another major version. A disk that refuses is no
+            error: results are then held in memory, and `figures().state` says so.
+    """
+
+    def __init__(
+        self, folder: Path, thing: str, settings: SpoolSettings, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._thing = thing
+        self._settings = settings
+        self._wall_clock = wall_clock
+        self._ages = Ages(time.monotonic())
+        self._reader = Reader(folder)
+        self._first_pass = (0, 0)  # of which opening of the file; no unsent pass has a smaller sequence
+        self._unreadable: set[int] = set()
+        self._closed = False
+        self._writer = Writer(folder, settings, wall_clock)
+
+    @property
+    def on_committed(self) -> Callable[[], None] | None:
+        """Called on the writer's thread after results were committed, to wake a sender; must return at once."""
+        return self._writer.on_committed
+
+    @on_committed.setter
+    def on_committed(self, callback: Callable[[], None] | None) -> None:
+        self._writer.on_committed = callback
+
+    def find(self, source_key: str) -> Result | None:
+        """The result of an inspection with this source key: on disk, or still on its way there."""
+        key = canonical_key(source_key)
+        with self._writer.lock:
+            entry = self._writer.waiting.keys.get(key)
+        if entry is not None:
+            return entry.result
+        return self._read(lambda connection: rows.find_result(connection, key), None)
+
+    def put(self, result: Result, image: KeptImage | None = None) -> Ticket:
+        """Take a result in; never waits for the disk.
+
+        A source key that is still on its way to the disk gets the ticket of the result that was there first.
+
+        Args:
+            result: its `thing` and `sequence` are set here.
+            image: to be stored with it.
+
+        Raises:
+            SpoolError: the spool is closed, or the image's suffix or sidecar cannot be stored.
+        """
+        if image is not None:
+            _check_image(image)
+        writer = self._writer
+        now = time.monotonic()
+        with writer.lock:
+            if self._closed:
+                raise SpoolError("the spool is closed: no result can be put")
+            earlier = writer.waiting.keys.get(result.source_key)
+            if earlier is not None:
+                writer.duplicates += 1
+                return self._ticket(earlier)
+            sequence = writer.numbering.take()
+            numbered = replace(result, thing=self._thing, sequence=sequence)
+            body = dump_result(numbered)
+            size = OVERHEAD_BYTES + len(body) + (len(image.data) if image is not None else 0)
+            entry = Entry(numbered, body, image, now, size)
+            idle = not writer.waiting.entries
+            writer.waiting.add(entry)
+            self._ages.note(sequence, now)
+            if writer.fault is None and (idle or numbered.urgent):
+                writer.work.notify()
+        return self._ticket(entry)
+
+    def unsent(self, urgent: bool, limit: int) -> list[Result]:
+        """Results that were not marked as sent, oldest first.
+
+        They are committed; while the disk refuses, also those that only memory holds: a result that can be delivered
+        must not wait for a disk.
+
+        Args:
+            urgent: True: fail, review and error; False: pass.
+            limit: how many at most.
+        """
+        writer = self._writer
+        with writer.lock:
+            marked = set(writer.marks)
+            held = (
+                [entry for entry in writer.waiting.entries.values() if entry.result.urgent == urgent]
+                if writer.fault is not None
+                else []
+            )
+            first = next(iter(writer.waiting.entries), writer.numbering.next)  # all below has left memory
+        hidden = marked | self._unreadable
+        found = self._unsent_rows(urgent, limit + len(hidden), first)
+        results = self._parse([row for row in found if row[0] not in hidden])
+        listed = {result.sequence for result in results}
+        results += [
+            entry.result
+            for entry in held
+            if not entry.sent and entry.result.sequence not in marked and entry.result.sequence not in listed
+        ]
+        return sorted(results, key=lambda result: result.sequence)[:limit]
+
+    def mark_sent(self, ids: Sequence[int]) -> None:
+        """The other side has these results; `unsent` lists them no more.
+
+        It is noted on disk with the next commit, or within seconds: a crash before that costs a repeat.
+
+        Args:
+            ids: sequences.
+        """
+        writer = self._writer
+        with writer.lock:
+            for sequence in ids:
+                entry = writer.waiting.entries.get(sequence)
+                if entry is not None:
+                    entry.sent = True
+            writer.mark(list(ids), [])
+
+    def folded(self) -> list[FoldedCounts]:
+        """Pass results that were folded into counts and not yet reported, oldest first."""
+        writer = self._writer
+        with writer.lock:
+            hidden = set(writer.folded_marks)
+            held = list(writer.waiting.folded) if writer.fault is not None else []
+        nothing: list[FoldedCounts] = []
+        stored = self._read(lambda connection: rows.folded_counts(connection, self._thing), nothing)
+        return [counts for counts in stored + held if counts.last_sequence not in hidden]
+
+    def mark_folded_sent(self, counts: Sequence[FoldedCounts]) -> None:
+        """The other side has these counts."""
+        writer = self._writer
+        with writer.lock:
+            reported = {count.last_sequence for count in counts}
+            writer.waiting.folded = [held for held in writer.waiting.folded if held.last_sequence not in reported]
+            writer.mark([], sorted(reported))
+
+    def gaps(self) -> list[Gap]:
+        """The gaps in the sequence since the spool was made, oldest first."""
+        with self._writer.lock:
+            fresh = list(self._writer.numbering.gaps)
+        nothing: list[Gap] = []
+        stored = self._read(rows.gaps, nothing)
+        known = {gap.first_sequence for gap in stored}
+        return stored + [gap for gap in fresh if gap.first_sequence not in known]
+
+    def figures(self) -> SpoolFigures:
+        """How the spool does."""
+        writer = self._writer
+        nothing: Counter[str] = Counter()
+        evicted = self._read(rows.counters, nothing)
+        gaps = self.gaps()
+        age = self._oldest_age_s()
+        with writer.lock:
+            held = list(writer.waiting.entries.values())
+            evicted = evicted + writer.waiting.dropped
+            unsent, images, size = writer.totals
+            return SpoolFigures(
+                state="ok" if writer.fault is None else "memory",
+                reason=writer.fault,
+                notice=writer.notice,
+                queue_length=max(0, unsent - len(writer.marks)) + sum(not (e.sent or e.stored) for e in held),
+                oldest_age_s=age,
+                in_memory=sum(not entry.stored for entry in held),
+                bytes=size,
+                quota_bytes=self._settings.quota_bytes,
+                evicted=dict(evicted),
+                folded=evicted["pass"],
+                upload_backlog=images + sum(entry.image is not None for entry in held),
+                next_sequence=writer.numbering.next,
+                gaps=len(gaps),
+                lost=sum(gap.lost for gap in gaps),
+                duplicates=writer.duplicates,
+                commits=writer.commits,
+                commit_ms=writer.commit_s * 1000,
+            )
+
+    def flush(self, timeout_s: float) -> bool:
+        """Have everything committed at once; False when the disk refuses or that takes longer."""
+        writer = self._writer
+        end = time.monotonic() + timeout_s
+        with writer.lock:
+            writer.commit_now()
+            while writer.waiting.entries or writer.marks or writer.folded_marks:
+                left = end - time.monotonic()
+                if left <= 0 or writer.fault is not None or not writer.changed.wait(left):
+                    return False
+                if writer.fault is None:
+                    writer.commit_now()
+        return True
+
+    def close(self, timeout_s: float = 10) -> bool:
+        """Bring the rest to disk and let go of the folder; False when the disk did not take all of it in time."""
+        with self._writer.lock:
+            self._closed = True
+        self._reader.close()  # first: the last connection to go folds SQLite's log into the database
+        done = self._writer.stop(timeout_s)
+        if not done:
+            log.error("event=spool_closed_early in_memory=%d", len(self._writer.waiting.entries))
+        return done
+
+    def _ticket(self, entry: Entry) -> Ticket:
+        writer = self._writer
+        return Ticket(entry, writer.changed, lambda: writer.fault, writer.commit_now)
+
+    def _read(self, query: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Ask the database; while it cannot be read the answer is `otherwise`, and the writer opens it anew."""
+        try:
+            return self._reader.ask(query, otherwise)
+        except (OSError, sqlite3.Error) as error:
+            log.error("event=spool_read_failed error=%r", error)
+            self._writer.suspect(error)
+            return otherwise
+
+    def _unsent_rows(self, urgent: bool, limit: int, first: int) -> list[tuple[int, str]]:
+        """Rows not sent; remembers where the passes begin, so that sent ones are not passed over each time."""
+        generation = self._reader.generation
+        start = self._first_pass[1] if self._first_pass[0] == generation else 0
+        nothing: list[tuple[int, str]] | None = None
+        found = self._read(lambda connection: rows.unsent_rows(connection, urgent, start, limit), nothing)
+        if found is None:
+            return []
+        if not urgent and self._reader.generation == generation:
+            self._first_pass = (generation, found[0][0] if found else first)
+        return found
+
+    def _parse(self, found: list[tuple[int, str]]) -> list[Result]:
+        results = []
+        for sequence, body in found:
+            try:
+                results.append(parse_result(body, f"spool row {sequence}"))
+            except ResultError as error:  # written by a newer program: stays for one that can read it
+                log.error("event=spool_row_unreadable sequence=%d error=%s", sequence, error)
+                self._unreadable.add(sequence)
+        return results
+
+    def _oldest_age_s(self) -> float | None:
+        oldest = [result for urgent in (True, False) for result in self.unsent(urgent, 1)]
+        with self._writer.lock:
+            oldest += [entry.result for entry in self._writer.waiting.entries.values() if not entry.sent][:1]
+            if not oldest:
+                return None
+            first = min(oldest, key=lambda result: result.sequence)
+            return self._ages.age_s(first.sequence, time.monotonic(), self._wall_clock() - first.captured_at)
+
+
+def _check_image(image: KeptImage) -> None:
+    if re.fullmatch(r"\.[a-z0-9]{1,8}", image.suffix) is None or image.suffix == SENT_SUFFIX:
+        raise SpoolError(f"image suffix: want one such as '.jpg', found {image.suffix!r}")
+    try:
+        json.dumps(dict(image.sidecar), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SpoolError(f"image sidecar: want JSON values: {error}") from None
