@@ -2,8 +2,7 @@
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,21 +10,13 @@ import pytest
 pytest.importorskip("awsiot", reason="this environment has no awsiotsdk")
 
 from ipc_double import MAX_IN_FLIGHT, IpcDouble
+from sending import TOPICS, until
 
 from edge.errors import NotAuthorizedError, NucleusError, RefusedError, TransportError
-from edge.topics import topics
 from edge.transports.greengrass import GreengrassTransport
 from edge.transports.nucleus import Nucleus
 
-TOPICS = topics("lineside", "cookies", "thing-1")
 LOCAL = {TOPICS.trigger: TOPICS.local_trigger, TOPICS.output: TOPICS.local_output}
-
-
-def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture

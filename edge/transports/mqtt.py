@@ -84,6 +84,8 @@ class MqttTransport:
             if "PACKET_VALIDATION" in error.name:
                 raise RefusedError(f"{topic}: {error.message} ({len(payload)} bytes)") from error
             raise TransportError(f"{topic}: {error.name}: {error.message}") from error
+        except RuntimeError as error:  # from awscrt's binding, while it shuts down
+            raise TransportError(f"{topic}: {error}") from error
         code = answer.puback.reason_code
         if code == mqtt5.PubackReasonCode.NOT_AUTHORIZED:
             raise NotAuthorizedError(f"{topic}: the broker does not let {self._client_id} publish here; see its policy")
@@ -149,7 +151,7 @@ class MqttTransport:
             options.on_lifecycle_event_disconnection_fn = self._on_disconnected
             options.on_lifecycle_event_stopped_fn = self._on_stopped
             client = mqtt5.Client(options)
-        except (OSError, AwsCrtError, ValueError) as error:
+        except (OSError, AwsCrtError, ValueError, RuntimeError) as error:  # awscrt's binding raises RuntimeError
             message = f"cannot use the certificate files: {say(error)}"
             if message != self._message:
                 logger.error("event=mqtt_unusable error=%r", message)
@@ -181,7 +183,7 @@ class MqttTransport:
             try:
                 assert client is not None
                 code = client.subscribe(packet).result(self._settings.ack_timeout_s).reason_codes[0]
-            except (AwsCrtError, concurrent.futures.TimeoutError) as error:
+            except (AwsCrtError, RuntimeError, concurrent.futures.TimeoutError) as error:
                 logger.warning("event=not_subscribed topic=%s error=%r", topic, say(error))
                 return False
             if code is None or code >= 0x80:
@@ -233,4 +235,7 @@ class MqttTransport:
                 handler for topic, handler in self._subscriptions.items() if matches(packet.topic, topic)
             ]
         for handler in handlers:
-            handler(packet.topic, packet.payload or b"")
+            try:
+                handler(packet.topic, packet.payload or b"")
+            except Exception:  # awscrt would lose it without a word
+                logger.exception("event=listener_fault topic=%s", packet.topic)

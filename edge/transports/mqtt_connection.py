@@ -93,6 +93,8 @@ def say(error: BaseException) -> str:
     if isinstance(error, AwsCrtError):
         hint = next((hint for mark, hint in _HINTS if mark in error.name), "")
         return f"{error.name}: {error.message}" + (f" - {hint}" if hint else "")
+    if "TLS_CTX_ERROR" in str(error):
+        return f"{error} - the key does not belong to the certificate, or a file is damaged; see certificate, key, ca"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -79,7 +79,11 @@ def open_transport(
             from edge.transports.greengrass import GreengrassTransport
             from edge.transports.nucleus import Nucleus
 
-            local = {topics.trigger: topics.local_trigger, topics.output: topics.local_output}
+            local = {
+                topics.trigger: topics.local_trigger,
+                f"{topics.trigger}/answer": f"{topics.local_trigger}/answer",
+                topics.output: topics.local_output,
+            }
             return GreengrassTransport(nucleus or Nucleus.connect(), local)
     except ImportError as error:
         raise TransportError(f"sink {sink}: {error.name} is not installed; pip install awsiotsdk") from error
@@ -100,7 +104,7 @@ def last_will(thing: str, line: str, connected_at: float) -> bytes:
         "thing": thing,
         "line": line,
         "state": "lost",
-        "started_at": round(connected_at, 3),
+        "up_since": round(connected_at, 3),
         "message": "the connection broke without a goodbye: no power, no network, or the program died",
     }
     return json.dumps(message, separators=(",", ":")).encode()
