@@ -39,6 +39,7 @@ class OutputSettings:
     heartbeat_pin: int = -1  # changes level with every heartbeat
     pulse_ms: int = 100  # length of a signal on a pin
     heartbeat_s: float = 1.0  # between heartbeats
+    alarm_after: int = 10  # rejected parts in a row (fail or error) that raise the alarm; 0: never
     stale_s: float = 5.0  # a message that the broker has not taken for so long is dropped
 
     def check(self) -> list[str]:
@@ -59,6 +60,8 @@ class OutputSettings:
         for name in ("heartbeat_s", "stale_s"):
             if not 0.05 <= getattr(self, name) <= 3600:
                 faults.append(f"{name}: want 0.05 to 3600 s, found {getattr(self, name)}")
+        if self.alarm_after < 0:
+            faults.append(f"alarm_after: want 0 (never) or more, found {self.alarm_after}")
         return faults
 
 
@@ -98,6 +101,10 @@ class Alarm:
 
     def change(self, after: int) -> None:
         """Raise it after another number of parts from now on."""
+        self._after = after
+
+    def change(self, after: int) -> None:
+        """Follow a changed setting."""
         self._after = after
 
     def record(self, result: Result) -> bool:
@@ -160,14 +167,13 @@ class Outputs:
             output.close()
 
 
-def open_outputs(settings: OutputSettings, transport: Transport | None, topic: str, alarm_after: int = 0) -> Outputs:
+def open_outputs(settings: OutputSettings, transport: Transport | None, topic: str) -> Outputs:
     """The outputs that the settings name; none is well, too.
 
     Args:
         settings: which and how.
         transport: for messages.
         topic: of the messages.
-        alarm_after: rejected parts in a row that raise the alarm; 0: none.
 
     Raises:
         OutputError: a folder or a pin cannot be used, or there is no transport to publish with.
@@ -188,7 +194,7 @@ def open_outputs(settings: OutputSettings, transport: Transport | None, topic: s
         for output in outputs:
             output.close()
         raise
-    return Outputs(outputs, settings.heartbeat_s, alarm_after)
+    return Outputs(outputs, settings.heartbeat_s, settings.alarm_after)
 
 
 def signal_fields(result: Result, alarm: bool) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class ReviewPolicy:
         self._settings = settings
         self._selector = Selector(settings.audit_share, settings.max_per_hour, settings.max_per_day, seed)
 
+    def change(self, settings: ReviewSettings) -> None:
+        """Follow changed settings from the next part on."""
+        self._settings = settings
+        self._selector.change(settings.audit_share, settings.max_per_hour, settings.max_per_day)
+
     @property
     def counts(self) -> Counts:
         """What was kept and dropped so far, by stratum."""
@@ -150,6 +155,10 @@ class StuckCamera:
 
     def change(self, settings: ReviewSettings) -> None:
         """Follow other settings from now on."""
+        self._settings = settings
+
+    def change(self, settings: ReviewSettings) -> None:
+        """Follow changed settings from the next picture on."""
         self._settings = settings
 
     def check(self, pixels: np.ndarray, camera: str = "") -> str | None:

@@ -65,17 +65,16 @@ def thinning(taken: int, places: int) -> float:
 class Window:
     """How many places are taken since the window began."""
 
-    def __init__(self, length_s: float, places: int) -> None:
+    def __init__(self, length_s: float) -> None:
         self._length_s = length_s
-        self._places = places
         self._began_s: float | None = None
         self._taken = 0
 
-    def probability(self, now_s: float) -> float:
+    def probability(self, now_s: float, places: int) -> float:
         """Of keeping a candidate now."""
         if self._began_s is None or not 0 <= now_s - self._began_s < self._length_s:  # also after a clock went back
             self._began_s, self._taken = now_s, 0
-        return thinning(self._taken, self._places)
+        return thinning(self._taken, places)
 
     def change(self, places: int) -> None:
         """Another number of places from now on; those taken stay taken."""
@@ -97,19 +96,22 @@ class Selector:
     """
 
     def __init__(self, audit_share: float, max_per_hour: int, max_per_day: int, seed: int | None = None) -> None:
-        self._audit_share = audit_share
-        self._limits = ((HOUR_S, max_per_hour), (DAY_S, max_per_day))
-        self._windows: dict[str, tuple[Window, ...]] = {}
+        self.change(audit_share, max_per_hour, max_per_day)
+        self._windows: dict[str, tuple[Window, Window]] = {}
         self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
         self.counts = Counts()
 
     def change(self, audit_share: float, max_per_hour: int, max_per_day: int) -> None:
         """Draw by other settings from now on; windows and counts go on."""
-        self._audit_share = audit_share
-        self._limits = ((HOUR_S, max_per_hour), (DAY_S, max_per_day))
+        self.change(audit_share, max_per_hour, max_per_day)
         for windows in self._windows.values():
             for window, (_, places) in zip(windows, self._limits, strict=True):
                 window.change(places)
+
+    def change(self, audit_share: float, max_per_hour: int, max_per_day: int) -> None:
+        """Draw by other settings from the next part on; places that are taken stay taken."""
+        self._audit_share = audit_share
+        self._places = (max_per_hour, max_per_day)
 
     def select(
         self, verdict: Literal["pass", "fail", "review", "error"], label: str | None, picture: bool, now_s: float
@@ -130,8 +132,8 @@ class Selector:
         if not picture:
             self.counts.no_picture[stratum] += 1
             return None
-        windows = self._windows.setdefault(reason, tuple(Window(*limit) for limit in self._limits))
-        chance = min(window.probability(now_s) for window in windows)
+        windows = self._windows.setdefault(reason, (Window(HOUR_S), Window(DAY_S)))
+        chance = min(window.probability(now_s, places) for window, places in zip(windows, self._places, strict=True))
         if thinning_draw >= chance:
             (self.counts.thinned if chance else self.counts.capped)[stratum] += 1
             return None

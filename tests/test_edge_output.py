@@ -88,6 +88,8 @@ def test_rejected_parts_in_a_row_raise_the_alarm_until_a_pass() -> None:
 def test_zero_never_raises_the_alarm() -> None:
     alarm = Alarm(0)
     assert not any(alarm.record(a_result("fail")) for _ in range(100))
+    alarm.change(5)
+    assert alarm.raised
 
 
 def test_the_heart_beats_at_its_pace_however_often_the_loop_turns() -> None:
@@ -247,7 +249,7 @@ TOPIC = "lineside/tiny/press-3/output"
 
 def test_a_signal_is_published_and_the_end_is_told() -> None:
     transport = FakeTransport()
-    outputs = open_outputs(OutputSettings(mqtt=True), transport, TOPIC, alarm_after=1)
+    outputs = open_outputs(OutputSettings(mqtt=True, alarm_after=1), transport, TOPIC)
     result = a_result("fail")
     outputs.signal(result)
     outputs.heartbeat(123.0)
@@ -436,6 +438,7 @@ def test_pins_without_gpiod_or_without_a_chip_are_refused_at_the_start(tmp_path:
         ({"gpio_chip": "/dev/gpiochip0", "accept_pin": 4, "reject_pin": -2}, "pins: want a line offset"),
         ({"pulse_ms": 0}, "pulse_ms: want 1 to 10000"),
         ({"heartbeat_s": 0.0}, "heartbeat_s: want 0.05 to 3600 s"),
+        ({"alarm_after": -1}, "alarm_after: want 0 (never) or more"),
         ({"stale_s": float("nan")}, "stale_s: want"),
     ],
 )

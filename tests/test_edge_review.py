@@ -154,6 +154,21 @@ def test_what_caps_dropped_is_counted_by_stratum() -> None:
     assert counts.kept["review/dent/review"] == 1
 
 
+def test_changed_settings_count_from_the_next_part_and_places_taken_stay_taken() -> None:
+    policy = a_policy(audit_share=0.0, max_per_hour=2)
+    assert policy.keep(a_result("fail"), a_part(), 0.0) is not None
+    policy.change(ReviewSettings(audit_share=1.0, max_per_hour=1))
+    assert policy.keep(a_result("fail"), a_part(), 1.0) is None
+    image = policy.keep(a_result("pass"), a_part(), 2.0)
+    assert image is not None
+    assert image.sidecar["selection"]["audit_share"] == 1.0
+    camera = StuckCamera(ReviewSettings(stuck_after=5))
+    picture = exposure(1, 1.0)
+    assert verdicts(camera, [picture, picture]) == [False, False]
+    camera.change(ReviewSettings(stuck_after=2))
+    assert verdicts(camera, [picture]) == [True]
+
+
 def test_no_place_at_all_keeps_nothing() -> None:
     selector = Selector(1.0, max_per_hour=0, max_per_day=100, seed=0)
     assert selector.select("fail", None, True, 0.0) is None

@@ -19,6 +19,7 @@ from edge.uploader.settings import UploadSettings
 _log = logging.getLogger(__name__)
 
 _LOCK_FILE = "uploader.lock"  # touched by the child after each image
+_LOOK_S = 2.0  # between looks at the backlog
 _STOP_S = 5.0  # from asking a child to stop to killing it
 
 
@@ -78,8 +79,16 @@ class UploadSupervisor:
         if self._child is not None:
             self._watch(self._child)
             return
-        if now_s >= self._rest_until_s and not self._backoff.remaining_s() and self._backlog():
+        if now_s < self._rest_until_s or self._backoff.remaining_s():
+            return
+        if self._backlog():
             self._start()
+        else:
+            self._rest_until_s = now_s + _LOOK_S
+
+    def hurry(self) -> None:
+        """Start as soon as there is something: for a run that ends by itself. The wait after a failure stays."""
+        self._rest_until_s = self._now_s
 
     def state(self) -> UploadState:
         """How it goes now; a failure stays until an upload has succeeded."""
