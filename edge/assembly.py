@@ -123,6 +123,7 @@ class _Assembly:
         self._sender: Sender | None = None
         if self._transport is not None:
             self._sender = Sender(self._spool, self._transport, names, settings.sender)
+            self._spool.on_committed = self._sender.wake
         self._outputs = open_outputs(settings.output, self._transport, names.output)
         stack.callback(self._outputs.close)
         self._source: Source = open_source(settings.source.uri, settings.source, self._transport, names.trigger)
@@ -140,7 +141,6 @@ class _Assembly:
             _limits(settings),
             on_result=self._on_result,
             on_turn=self._on_turn,
-            wake_sender=self._sender.wake if self._sender is not None else None,
             stopping=stopping,
         )
         parts = Parts(

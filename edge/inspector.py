@@ -123,7 +123,6 @@ class Inspector:
         on_result: called in the loop's thread with every new result, in order.
         on_turn: called in the loop's thread, many times a second, with time.monotonic(); returns why the program
             must end, or None.
-        wake_sender: called when the store has got a result that must not wait.
         stopping: set it, or call `stop`, to end after the parts in hand.
     """
 
@@ -141,7 +140,6 @@ class Inspector:
         limits: Limits | None = None,
         on_result: Callable[[Pending, Result], None] | None = None,
         on_turn: Callable[[float], str | None] | None = None,
-        wake_sender: Callable[[], None] | None = None,
         stopping: threading.Event | None = None,
     ) -> None:
         self.counts = Counts()
@@ -156,7 +154,6 @@ class Inspector:
         self._line = line
         self._on_result = on_result
         self._on_turn = on_turn
-        self._wake_sender = wake_sender
         self._clock = Clock()
         self._stopping = stopping or threading.Event()
         self._stuck_lock = threading.Lock()
@@ -264,8 +261,6 @@ class Inspector:
             self._count_fault("store", error)
         pending.part = _without_pixels(pending.part)
         self._given.append(pending)
-        if pending.result is not None and pending.result.urgent and self._wake_sender is not None:
-            self._wake_sender()
 
     def _result(self, slot: Slot) -> Result:
         part, judgement, served = slot.part, slot.judgement, slot.served
