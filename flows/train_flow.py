@@ -25,7 +25,7 @@ from metaflow import (
     timeout,
 )
 
-from inspection.arguments import SAMPLE_LINE, name_user, with_line
+from inspection.arguments import MAPS_JOINED_BY, SAMPLE_LINE, name_user, with_line, with_values
 from inspection.errors import SettingsError
 from inspection.known_errors import ends_clearly
 from inspection.settings import Settings, override_settings, parse_settings
@@ -41,7 +41,13 @@ class TrainFlow(FlowSpec):
         parser="inspection.settings.parse_toml",
         help="Settings of the line (TOML); copy lines/line.toml.",
     )
-    data = Parameter("data", default="", help="Folder of images; beats [data] source of the line's settings.")
+    data = Parameter("data", default="", help="Images: folder, list, manifest or s3:// address; beats [data] source.")
+    format = Parameter("format", default="", help="How the images are laid out; beats [data] format.")
+    map = Parameter(
+        "map", default="", help="PREFIX=FOLDER of a manifest's images, several parted by spaces; beats [data] map."
+    )
+    drop_bad_images = Parameter("drop-bad-images", default=False, help="Leave out images that cannot be used.")
+    group_near_duplicates = Parameter("group-near-duplicates", default=False, help="Keep copies in one split.")
     weights = Parameter("weights", default="", help="imagenet, none or a file; beats [training] weights.")
     recipe = Parameter("recipe", default="", help="auto, frozen, finetune or both; beats [training] recipe.")
     max_minutes = Parameter("max-minutes", default=-1.0, help="Limit of training; beats [training] max_minutes.")
@@ -49,7 +55,13 @@ class TrainFlow(FlowSpec):
     def settings(self) -> Settings:
         """The line's settings; flags beat the file."""
         settings = parse_settings(self.line.to_dict(), "--config line")
-        return override_settings(settings, self.data, self.weights, self.recipe, self.max_minutes)
+        images = {
+            "format": self.format,
+            "map": [one for one in self.map.split(MAPS_JOINED_BY) if one],
+            "drop_bad_images": self.drop_bad_images,
+            "group_near_duplicates": self.group_near_duplicates,
+        }
+        return override_settings(settings, self.data, self.weights, self.recipe, self.max_minutes, data_flags=images)
 
     @card(id="dataset", type="blank")
     @ends_clearly
@@ -169,7 +181,7 @@ class TrainFlow(FlowSpec):
 if __name__ == "__main__":
     name_user()
     try:
-        sys.argv[1:] = with_line(sys.argv[1:], Path(__file__))
+        sys.argv[1:] = with_line(with_values(sys.argv[1:]), Path(__file__))
     except SettingsError as error:
         sys.exit(f"error: {error}")
     TrainFlow()

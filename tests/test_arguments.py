@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from metaflow.util import get_username
 
-from inspection.arguments import METAFLOW_USERS, name_user, with_line
+from inspection.arguments import METAFLOW_USERS, name_user, with_line, with_values
 from inspection.errors import SettingsError
 
 
@@ -73,3 +73,20 @@ def test_a_named_user_stays_who_they_are(monkeypatch) -> None:
     monkeypatch.delenv("USERNAME", raising=False)
     name_user()
     assert "USERNAME" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("typed", "handed_on"),
+    [
+        (["run", "--drop-bad-images"], ["run", "--drop-bad-images", "True"]),
+        (["run", "--drop-bad-images", "--data", "x"], ["run", "--drop-bad-images", "True", "--data", "x"]),
+        (["run", "--drop-bad-images", "false"], ["run", "--drop-bad-images", "false"]),
+        (["run", "--group-near-duplicates"], ["run", "--group-near-duplicates", "True"]),
+        (["run", "--map", "s3://b/x=./my images"], ["run", "--map", "s3://b/x=./my images"]),
+        (["run", "--map", "a=b", "--data", "x", "--map=c=d"], ["run", "--data", "x", "--map", "a=b;c=d"]),
+        (["run", "--map"], ["run", "--map"]),
+        (["run", "--mapping", "a=b"], ["run", "--mapping", "a=b"]),
+    ],
+)
+def test_flags_are_written_as_metaflow_takes_them(typed, handed_on):
+    assert with_values(typed) == handed_on

@@ -12,6 +12,8 @@ from inspection.errors import SettingsError
 METAFLOW_USERS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")  # where Metaflow looks; it refuses root
 SAMPLE_LINE = "lines/sample.toml"
 OWN_LINE = "lines/line.toml"
+FLAGS = ("--drop-bad-images", "--group-near-duplicates")  # Metaflow wants a value behind each
+MAP, MAPS_JOINED_BY = "--map", ";"  # Metaflow takes an option once
 
 
 def name_user() -> None:
@@ -46,6 +48,31 @@ def with_line(arguments: list[str], flow_file: Path) -> list[str]:
             return [*arguments[: index + 2], str(found), *arguments[index + 3 :]]
     own_images = any(argument == "--data" or argument.startswith("--data=") for argument in arguments)
     return ["--config", "line", str(folder / (OWN_LINE if own_images else SAMPLE_LINE)), *arguments]
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """Write flags the way Metaflow takes them: `--drop-bad-images` becomes `--drop-bad-images True`, and several
+    `--map` become one.
+
+    Args:
+        arguments: `sys.argv[1:]` of a flow.
+    """
+    written: list[str] = []
+    maps: list[str] = []
+    rest = iter(enumerate(arguments))
+    for index, argument in rest:
+        name, equals, value = argument.partition("=")
+        following = arguments[index + 1] if index + 1 < len(arguments) else ""
+        if argument in FLAGS and following.lower() not in ("true", "false"):
+            written += [argument, "True"]
+        elif argument == MAP and following:
+            maps.append(following)
+            next(rest)
+        elif name == MAP and equals:
+            maps.append(value)
+        else:
+            written.append(argument)
+    return [*written, MAP, MAPS_JOINED_BY.join(maps)] if maps else written
 
 
 def _find(name: str, folder: Path) -> Path:

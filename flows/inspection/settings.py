@@ -269,6 +269,7 @@ def override_settings(
     max_minutes: float = -1.0,
     *,
     data_flags: Mapping[str, Any] | None = None,
+    storage: str = "",
     where: str = "the flow's flags",
 ) -> Settings:
     """The settings with the flags of a command line in their places; an empty flag changes nothing.
@@ -280,6 +281,7 @@ def override_settings(
         recipe: beats `[training] recipe`.
         max_minutes: beats `[training] max_minutes`; negative = not given.
         data_flags: other keys of `[data]`; "", False and an empty list = not given.
+        storage: beats `[line] storage`.
         where: what to call the flags in messages.
 
     Raises:
@@ -291,6 +293,7 @@ def override_settings(
         ("training", "weights", weights),
         ("training", "recipe", recipe),
         ("training", "max_minutes", max_minutes if max_minutes >= 0 else ""),
+        ("line", "storage", storage),
         *(("data", key, value) for key, value in (data_flags or {}).items()),
     ]
     for section, key, value in flags:

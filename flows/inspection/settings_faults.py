@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 STORAGE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|(?![A-Za-z0-9+]*:/).*")
 # What lines share below the storage root, where each line has a prefix of its own
-RESERVED_NAMES = frozenset({"cache", "checkpoints", "datasets", "packages", "registry"})
+RESERVED_NAMES = frozenset({"cache", "checkpoints", "datasets", "packages", "registry", "reports"})
 TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 

@@ -1,10 +1,13 @@
-"""`lineside dataset`: the snapshots of a line's images."""
+"""`lineside dataset`: a line's images and their snapshots."""
 
 from collections import Counter
 from typing import Annotated
 
 import typer
 
+from inspection.commands.dataset_bring import import_set, take_snapshot
+from inspection.commands.dataset_changes import diff, lineage
+from inspection.commands.dataset_check import check
 from inspection.commands.output import (
     JsonOption,
     LineArgument,
@@ -21,7 +24,14 @@ from inspection.dataset.manifest import SPLITS, ImageRow, Snapshot, load_snapsho
 from inspection.errors import DataError
 from inspection.storage import Storage
 
-app = typer.Typer(no_args_is_help=True, help="Snapshots of a line's images: what was there, and how it was divided.")
+app = typer.Typer(
+    no_args_is_help=True, help="A line's images: what is wrong with them, what was there, and how it was divided."
+)
+app.command()(check)
+app.command("import")(import_set)
+app.command("snapshot")(take_snapshot)
+app.command()(diff)
+app.command()(lineage)
 
 
 @app.command()
@@ -45,7 +55,7 @@ def snapshots(line: LineArgument, storage: StorageOption = "", as_json: JsonOpti
 @app.command()
 def show(
     line: LineArgument,
-    snapshot: Annotated[
+    name: Annotated[
         str,
         typer.Argument(metavar="[SNAPSHOT]", help="First digits of its id; the latest without.", show_default=False),
     ] = "",
@@ -54,7 +64,7 @@ def show(
 ) -> None:
     """Show one snapshot: images by split, class and kind of defect."""
     root = open_root(storage)
-    found = load_snapshot(root, _find(root, line, snapshot))
+    found = load_snapshot(root, _find(root, line, name))
     if as_json:
         print_json(_summarise(found))
         return

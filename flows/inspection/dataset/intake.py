@@ -264,6 +264,12 @@ def _repaired_before(storage: Storage, line: str, snapshot_id: str, now: Repair)
     return before.repair if before and before.repair and before.repair.merged == now.merged else now
 
 
+def line_assignments(storage: Storage, line: str) -> list[Assignment]:
+    """Every assignment that the line has made so far."""
+    latest = latest_entry(storage, line)
+    return _assignments(load_snapshot(storage, latest.snapshot) if latest else None, latest)
+
+
 def _assignments(parent: Snapshot | None, latest: HistoryEntry | None) -> list[Assignment]:
     """Every assignment that the line has made."""
     if parent is None or latest is None:

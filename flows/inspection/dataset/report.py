@@ -26,7 +26,13 @@ class Report:
     findings: tuple[Finding, ...]  # what is left after broken images were left out
     dropped: Mapping[str, str] = field(default_factory=dict)  # uri to reason, of those left out
     repair: Repair | None = None  # what grouping near duplicates changed; None = it was not asked for
+    refusal: str = ""  # why near duplicates are not grouped though it was asked for
     seconds: float = 0.0
+
+    @property
+    def stops(self) -> bool:
+        """Whether the flow would stop."""
+        return bool(self.errors or self.refusal)
 
     @property
     def errors(self) -> list[Finding]:
@@ -46,6 +52,8 @@ class Report:
         if errors:
             also = f", and {_plural(warnings, 'warning')}" if warnings else ""
             return f"{_plural(errors, 'error')}{also}: training would stop here."
+        if self.refusal:
+            return "The near duplicates cannot be grouped: training would stop here."
         return f"No errors; {mind}." if warnings else "No errors, no warnings: ready to train."
 
 
@@ -110,11 +118,13 @@ def next_steps(report: Report) -> list[str]:
         steps.insert(
             len(broken), f"Or leave the {_plural(count, 'broken picture')} out: run again with --drop-bad-images."
         )
+    if report.refusal:
+        steps.insert(0, f"Grouping near duplicates was refused. {report.refusal}")
     again = f"lineside dataset check {shlex.quote(report.location)}"
     train = f"python flows/train_flow.py run --data {shlex.quote(report.location)}"
     flags = ("--drop-bad-images",) * bool(report.dropped) + ("--group-near-duplicates",) * (report.repair is not None)
     steps.append(
-        f"When this is done, check again: {again}" if report.errors else f"Then train: {' '.join((train, *flags))}"
+        f"When this is done, check again: {again}" if report.stops else f"Then train: {' '.join((train, *flags))}"
     )
     return steps
 
@@ -152,6 +162,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "lots": [{"lot": lot, "good": good, "bad": bad} for lot, good, bad in count_lots(report.images)],
         "findings": [{**dataclasses.asdict(finding), "title": finding.title} for finding in report.findings],
         "dropped": dict(report.dropped),
+        "refusal": report.refusal,
         "repair": None if report.repair is None else dataclasses.asdict(report.repair),
         "next": next_steps(report),
         "seconds": round(report.seconds, 3),

@@ -56,7 +56,7 @@ code { overflow-wrap: anywhere; }
 <p class="name"><strong>{{ report.location|printable }}</strong></p>
 <p class="faint">{{ "{:,}".format(report.images|length) }} images, checked {{ made }}
 {% if report.seconds %} in {{ "%.1f"|format(report.seconds) }} s{% endif %}. Nothing was changed or deleted.</p>
-{% set grave = "error" if report.errors else "warning" if report.warnings else "ok" %}
+{% set grave = "error" if report.stops else "warning" if report.warnings else "ok" %}
 <div class="verdict {{ grave }}">{{ report.verdict }}</div>
 </header>
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from inspection.dataset.cache import PixelCache
 from inspection.dataset.intake import prepare_dataset
+from inspection.dataset.location import find_images
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
-from inspection.errors import SettingsError
 from inspection.settings import Settings
 from inspection.storage import open_storage
 
@@ -69,28 +69,6 @@ def prepare(settings: Settings) -> Snapshot:
 
     check_weights(settings.training)
     return prepare_dataset(settings, find_images(settings), open_storage(settings.storage_root))
-
-
-def find_images(settings: Settings) -> str:
-    """Where the line's images are; the built-in sample is generated when it is meant and not there yet."""
-    source = settings.data.source
-    if not source:
-        raise SettingsError("[data] source: want a folder of images, found none; give it there or with --data FOLDER")
-    if source != "sample":
-        return source if "://" in source else str(Path(source).expanduser().resolve())
-    from inspection.sample import make_sample
-
-    data = settings.data
-    folder = sample_folder(settings) / f"{data.sample_images}-images-seed-{data.sample_seed}"
-    return str(make_sample(folder, data.sample_images, data.sample_seed))
-
-
-def sample_folder(settings: Settings) -> Path:
-    """Where the built-in sample's pictures are generated: always a folder of this machine."""
-    from inspection.settings import REPOSITORY
-
-    root = settings.storage_root
-    return (REPOSITORY / ".lineside" if "://" in root else Path(root)) / "sample"
 
 
 def count_images(snapshot: Snapshot) -> dict[str, dict[str, int]]:
