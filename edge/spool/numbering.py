@@ -66,11 +66,15 @@ class Numbering:
         self.gaps: list[Gap] = []  # to be stored
         self.unclean = False  # the program before this one did not end in order
 
-    def take(self) -> int:
-        """The next number."""
+    def peek(self) -> int:
+        """The number that `take` will give."""
         if self.next >= self.limit and not self._jumped:
             self._jump()
-        number = self.next
+        return self.next
+
+    def take(self) -> int:
+        """The next number."""
+        number = self.peek()
         self.next = number + 1
         return number
 

@@ -72,6 +72,12 @@ class Spool:
     def on_committed(self, callback: Callable[[], None] | None) -> None:
         self._writer.on_committed = callback
 
+    @property
+    def next_sequence(self) -> int:
+        """The number that the next result will get, as long as nobody else puts one: the line hears it before `put`."""
+        with self._writer.lock:
+            return self._writer.numbering.peek()
+
     def find(self, source_key: str) -> Result | None:
         """The result of an inspection with this source key: on disk, or still on its way there."""
         key = canonical_key(source_key)
