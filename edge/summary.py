@@ -1,5 +1,7 @@
 """What a person sees of a run: a line for each part, and a table at the end."""
 
+from __future__ import annotations
+
 import time
 from array import array
 from collections import Counter
