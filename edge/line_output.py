@@ -100,10 +100,6 @@ class Alarm:
         self.in_a_row = 0
 
     def change(self, after: int) -> None:
-        """Raise it after another number of parts from now on."""
-        self._after = after
-
-    def change(self, after: int) -> None:
         """Follow a changed setting."""
         self._after = after
 

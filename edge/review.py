@@ -83,11 +83,6 @@ class ReviewPolicy:
         """What was kept and dropped so far, by stratum."""
         return self._selector.counts
 
-    def change(self, settings: ReviewSettings) -> None:
-        """Follow other settings from now on; counts go on."""
-        self._settings = settings
-        self._selector.change(settings.audit_share, settings.max_per_hour, settings.max_per_day)
-
     def keep(self, result: Result, part: Part, now_s: float) -> KeptImage | None:
         """The image to keep of a part, or None. Call it once for every part, after the line has its signal.
 
@@ -152,10 +147,6 @@ class StuckCamera:
     def __init__(self, settings: ReviewSettings) -> None:
         self._settings = settings
         self._last: dict[str, tuple[np.ndarray, int]] = {}  # by camera: picture, and how often it came in a row
-
-    def change(self, settings: ReviewSettings) -> None:
-        """Follow other settings from now on."""
-        self._settings = settings
 
     def change(self, settings: ReviewSettings) -> None:
         """Follow changed settings from the next picture on."""

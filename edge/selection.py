@@ -76,10 +76,6 @@ class Window:
             self._began_s, self._taken = now_s, 0
         return thinning(self._taken, places)
 
-    def change(self, places: int) -> None:
-        """Another number of places from now on; those taken stay taken."""
-        self._places = places
-
     def take(self) -> None:
         """A candidate was kept."""
         self._taken += 1
@@ -100,13 +96,6 @@ class Selector:
         self._windows: dict[str, tuple[Window, Window]] = {}
         self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
         self.counts = Counts()
-
-    def change(self, audit_share: float, max_per_hour: int, max_per_day: int) -> None:
-        """Draw by other settings from now on; windows and counts go on."""
-        self.change(audit_share, max_per_hour, max_per_day)
-        for windows in self._windows.values():
-            for window, (_, places) in zip(windows, self._limits, strict=True):
-                window.change(places)
 
     def change(self, audit_share: float, max_per_hour: int, max_per_day: int) -> None:
         """Draw by other settings from the next part on; places that are taken stay taken."""
