@@ -1,5 +1,6 @@
 """A check of a set for a person: everything that taking it in would look at, without storing a snapshot."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,6 +50,7 @@ def check_dataset(
         findings=tuple(leave_out(examination.findings, dropped)),
         dropped=dropped,
         seconds=examination.seconds,
+        flags=_flags(settings),
     )
     if not settings.data.group_near_duplicates:
         return report, source
@@ -58,6 +60,12 @@ def check_dataset(
     except DataError as error:
         return replace(report, refusal=str(error)), source
     return replace(report, repair=_foresee(settings, storage, present, grouping, examination)), source
+
+
+def _flags(settings: Settings) -> tuple[str, ...]:
+    """What another command on this set needs to understand it."""
+    named = ("--format", shlex.quote(settings.data.format)) if settings.data.format else ()
+    return (*named, *(f"--map {shlex.quote(one)}" for one in settings.data.map))
 
 
 def _foresee(

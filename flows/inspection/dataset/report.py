@@ -28,6 +28,7 @@ class Report:
     repair: Repair | None = None  # what grouping near duplicates changed; None = it was not asked for
     refusal: str = ""  # why near duplicates are not grouped though it was asked for
     seconds: float = 0.0
+    flags: tuple[str, ...] = ()  # of the command line, that the next commands need too
 
     @property
     def stops(self) -> bool:
@@ -111,21 +112,22 @@ def count_lots(images: Sequence[SourceImage]) -> list[tuple[str, int, int]]:
 
 def next_steps(report: Report) -> list[str]:
     """What to do now, the gravest first; sentences."""
-    steps = [f"{finding.title}: {finding.advice}" for finding in (*report.errors, *report.warnings)]
+    findings = (*report.errors, *report.warnings)
+    steps = list(dict.fromkeys(f"{finding.title}: {finding.advice}" for finding in findings))
     broken = [finding for finding in report.errors if finding.code in BROKEN]
     if broken and len(broken) == len(report.errors):
         count = len({uri for finding in broken for uri in finding.uris})
         steps.insert(
-            len(broken), f"Or leave the {_plural(count, 'broken picture')} out: run again with --drop-bad-images."
+            len({finding.title for finding in broken}),
+            f"Or leave the {_plural(count, 'broken picture')} out: run again with --drop-bad-images.",
         )
     if report.refusal:
         steps.insert(0, f"Grouping near duplicates was refused. {report.refusal}")
-    again = f"lineside dataset check {shlex.quote(report.location)}"
-    train = f"python flows/train_flow.py run --data {shlex.quote(report.location)}"
     flags = ("--drop-bad-images",) * bool(report.dropped) + ("--group-near-duplicates",) * (report.repair is not None)
-    steps.append(
-        f"When this is done, check again: {again}" if report.stops else f"Then train: {' '.join((train, *flags))}"
-    )
+    told = [*report.flags, *flags]
+    again = " ".join(["lineside dataset check", shlex.quote(report.location), *told])
+    train = " ".join([f"python flows/train_flow.py run --data {shlex.quote(report.location)}", *told])
+    steps.append(f"When this is done, check again: {again}" if report.stops else f"Then train: {train}")
     return steps
 
 

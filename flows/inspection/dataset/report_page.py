@@ -4,6 +4,7 @@ Everything that comes from the set (names, labels, reasons) passes through the t
 policy forbids scripts and addresses on top of that.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from inspection.dataset.report_pictures import (
 )
 from inspection.dataset.report_template import PAGE
 
-PICTURES_PER_CLASS = 8
+PICTURES_PER_CLASS = 6
 CLASSES_PICTURED = 24
 GROUPS_PER_FINDING = 8  # shown with pictures; the others by name
 PICTURES_PER_GROUP = 6
@@ -58,13 +59,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class ShownFinding:
-    """A finding on the page."""
+    """The findings of one kind on the page."""
 
-    finding: Finding
+    title: str
+    severity: str
     anchor: str
     meaning: str
+    summaries: list[str]
+    advice: list[str]
+    figures: list[dict[str, float | str]]  # that are not about a single picture
+    images: int
     groups: list[list[Shown]]
-    more: int  # groups that are not pictured
     names: list[str]  # of images that are not pictured
     unnamed: int  # images that are not even named
 
@@ -78,7 +83,10 @@ def render_page(report: Report, source: Reader, white_level: int = 65535) -> str
         white_level: `[input] white_level`.
     """
     pictures = _Pictures(report, source, white_level)
-    findings = [_show(finding, number, pictures) for number, finding in enumerate(report.findings, 1)]
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for finding in report.findings:
+        kinds[finding.code].append(finding)
+    findings = [_show(same, pictures) for same in kinds.values()]
     classes = by_class(report.images)
     samples = [
         (name, len(members), [pictures.show(image.uri, marked=True) for image in _spread(_readable(members, report))])
@@ -134,12 +142,12 @@ class _Pictures:
         with ThreadPoolExecutor(_READERS) as pool:
             self._pixels.update(zip(wanted, pool.map(self._decode, wanted), strict=True))
 
-    def show(self, uri: str, marked: bool = False) -> Shown:
+    def show(self, uri: str, marked: bool = False, reason: str = "") -> Shown:
         """A picture with its name and what is known of it; `marked` with its mask and boxes."""
         self.read([uri])
         pixels, image = self._pixels[uri], self._images.get(uri)
         if pixels is None:
-            return Shown(uri, "", (self._report.dropped.get(uri, "cannot be shown"),))
+            return Shown(uri, "", (reason or "cannot be shown",))
         facts = self._report.facts[uri]
         if marked and image is not None and (image.mask or image.boxes):
             across = (pixels.shape[1], pixels.shape[0])
@@ -149,7 +157,7 @@ class _Pictures:
         if image and image.shipped:
             kind.append(image.shipped)
         lines = (", ".join(kind), f"{facts.width} x {facts.height} px, {facts.bytes / 1000:,.0f} kB")
-        return Shown(uri, to_data_uri(pixels), tuple(line for line in lines if line))
+        return Shown(uri, to_data_uri(pixels), tuple(line for line in (*lines, reason) if line))
 
     def compare(self, one: str, other: str) -> Shown | None:
         """What differs between two pictures; None where one of them cannot be shown."""
@@ -166,33 +174,40 @@ class _Pictures:
         return read_thumbnail(self._source, uri, (facts.width, facts.height), self._white_level)
 
 
-def _show(finding: Finding, number: int, pictures: _Pictures) -> ShownFinding:
-    shown = finding.images[:GROUPS_PER_FINDING] if any(len(group) > 1 for group in finding.images) else ()
-    single = not shown
-    if single:  # pictures that stand for themselves fill one grid
-        shown = tuple(finding.images[: GROUPS_PER_FINDING * 2])
+def _show(findings: Sequence[Finding], pictures: _Pictures) -> ShownFinding:
+    """Findings of one code: each said in its sentence, their pictures once."""
+    code = findings[0].code
+    named = list(dict.fromkeys(uri for finding in findings for uri in finding.uris))
+    reasons = {uri: str(why) for finding in findings for uri, why in finding.figures.items() if uri in set(named)}
+    together = list(dict.fromkeys(group for finding in findings for group in finding.images))
+    side_by_side = any(len(group) > 1 for group in together)
+    shown = together[: GROUPS_PER_FINDING if side_by_side else GROUPS_PER_FINDING * 2]
     pictured = [list(group[:PICTURES_PER_GROUP]) for group in shown]
     pictures.read(uri for group in pictured for uri in group)
-    marked = finding.code in _MARKED
     groups = []
     for uris in pictured:
-        group = [pictures.show(uri, marked) for uri in uris]
-        if len(uris) == 2 and finding.code.startswith(_COMPARED):
+        group = [pictures.show(uri, code in _MARKED, reasons.get(uri, "")) for uri in uris]
+        if len(uris) == 2 and code.startswith(_COMPARED):
             apart = pictures.compare(*uris)
             group += [apart] if apart else []
         groups.append(group)
-    if single:
+    if not side_by_side:  # pictures that stand for themselves fill one grid
         groups = [[picture for group in groups for picture in group]] if groups else []
     there = {uri for group in pictured for uri in group}
-    names = [uri for uri in finding.uris if uri not in there]
+    names = [uri for uri in named if uri not in there]
+    figures = [{name: value for name, value in one.figures.items() if name not in reasons} for one in findings]
     return ShownFinding(
-        finding,
-        f"finding-{number}",
-        CODES[finding.code].meaning,
-        groups,
-        len(finding.images) - len(shown),
-        names[:NAMES_PER_FINDING],
-        max(0, len(names) - NAMES_PER_FINDING),
+        title=findings[0].title,
+        severity=findings[0].severity,
+        anchor=code,
+        meaning=CODES[code].meaning,
+        summaries=[finding.summary for finding in findings],
+        advice=list(dict.fromkeys(finding.advice for finding in findings)),
+        figures=[one for one in figures if one],
+        images=len(named),
+        groups=groups,
+        names=names[:NAMES_PER_FINDING],
+        unnamed=max(0, len(names) - NAMES_PER_FINDING),
     )
 
 

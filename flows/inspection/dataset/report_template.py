@@ -65,12 +65,12 @@ code { overflow-wrap: anywhere; }
 <p class="faint">An error stops training until it is mended. A warning does not, but the model may turn out worse than
 its figures say.</p>
 <table>
-<tr><th></th><th>What</th><th class="number">Images</th><th></th></tr>
+<tr><th></th><th>What</th><th class="number">Images</th></tr>
 {% for shown in findings %}
-<tr><td><span class="badge {{ shown.finding.severity }}">{{ shown.finding.severity }}</span></td>
-<td><a href="#{{ shown.anchor }}">{{ shown.finding.title }}</a><br>
-<span class="name">{{ shown.finding.summary|printable }}</span></td>
-<td class="number">{{ "{:,}".format(shown.finding.uris|length) if shown.finding.uris else "" }}</td><td></td></tr>
+<tr><td><span class="badge {{ shown.severity }}">{{ shown.severity }}</span></td>
+<td><a href="#{{ shown.anchor }}">{{ shown.title }}</a>
+{% for summary in shown.summaries %}<div class="name">{{ summary|printable }}</div>{% endfor %}</td>
+<td class="number">{{ "{:,}".format(shown.images) if shown.images else "" }}</td></tr>
 {% endfor %}
 </table>
 {% endif %}
@@ -144,16 +144,24 @@ its figures say.</p>
 <h2>Each finding in full</h2>
 {% for shown in findings %}
 <section class="finding" id="{{ shown.anchor }}">
-<h3><span class="badge {{ shown.finding.severity }}">{{ shown.finding.severity }}</span> {{ shown.finding.title }}</h3>
-<p class="name">{{ shown.finding.summary|printable }}</p>
+<h3><span class="badge {{ shown.severity }}">{{ shown.severity }}</span> {{ shown.title }}</h3>
+{% for summary in shown.summaries %}
+<p class="name">{{ summary|printable }}</p>
+{% endfor %}
 <p class="faint">{{ shown.meaning }}</p>
-<p class="do"><strong>What to do:</strong> {{ shown.finding.advice|printable }}</p>
-{% if shown.finding.figures %}
+{% for advice in shown.advice %}
+<p class="do"><strong>What to do:</strong> {{ advice|printable }}</p>
+{% endfor %}
+{% if shown.figures %}
+<details><summary>Figures</summary>
+{% for figures in shown.figures %}
 <table>
-{% for name, value in shown.finding.figures.items() %}
+{% for name, value in figures.items() %}
 <tr><td class="name">{{ name|printable|replace("_", " ") }}</td><td class="number name">{{ value|figure }}</td></tr>
 {% endfor %}
 </table>
+{% endfor %}
+</details>
 {% endif %}
 {% for group in shown.groups %}
 <div class="group">{% for one in group %}{{ picture(one) }}{% endfor %}</div>
