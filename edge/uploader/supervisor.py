@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +58,11 @@ class UploadSupervisor:
         self._spool = spool
         self._backlog = backlog
         self._command = list(command or _command(settings, spool))
-        self._now_s = time.monotonic()
+        self._now_s = 0.0
         self._backoff = Backoff(settings.retry_min_s, settings.retry_max_s, lambda: self._now_s, jitter)
         self._child: subprocess.Popen[str] | None = None
         self._mark, self._moved_s = -1, 0.0  # the child's last sign of life, and when it was seen
-        self._rest_until_s = self._now_s
+        self._rest_until_s = 0.0
         self._totals = {"images": 0, "image_bytes": 0, "damaged": 0, "gone": 0}
         self._ok, self._state, self._message = True, "idle" if settings.to else "off", ""
 
@@ -183,4 +182,6 @@ def _report(output: str) -> dict[str, Any] | None:
         report = json.loads(output)
     except ValueError:
         return None
-    return report if isinstance(report, dict) else None
+    texts, numbers = ("state", "message"), ("images", "image_bytes", "damaged", "gone")
+    whole = isinstance(report, dict) and all(isinstance(report.get(name), str) for name in texts)
+    return report if whole and all(isinstance(report.get(name), int) for name in numbers) else None
