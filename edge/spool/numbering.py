@@ -78,8 +78,8 @@ class Numbering:
         self.next = number + 1
         return number
 
-    def open(self, highest: int | None) -> None:
-        """Find where to go on; called again when the disk came back.
+    def find_start(self, highest: int | None) -> None:
+        """Find where to go on. The gaps must be stored before `reserve` overwrites what tells of them.
 
         Args:
             highest: the largest number in the database.
@@ -99,7 +99,6 @@ class Numbering:
                 self._note_gap(mark, start, given)
             self.opened = True
             self.next = max(self.next, start, 0 if mark is None else mark.reserved)
-        self.reserve(self.next)
 
     def reserve(self, unsettled: int) -> None:
         """Durably reserve the next block.

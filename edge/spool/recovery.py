@@ -112,7 +112,11 @@ def _insert(new: sqlite3.Connection, table: str, columns: str, places: str, rows
 
 
 def _move_aside(folder: Path, now: float) -> Path:
+    """Give the damaged file another name; the name it has already when an earlier try got no further."""
     make_folder(folder)
+    older = _damaged_files(folder)
+    if not (folder / FILE).exists() and older:
+        return older[-1]
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = folder / f"{FILE}.damaged-{stamp}"
     count = 0
@@ -125,12 +129,14 @@ def _move_aside(folder: Path, now: float) -> Path:
         log_file.replace(folder / f"{aside.name}-wal")
     (folder / f"{FILE}-shm").unlink(missing_ok=True)
     sync_folder(folder)
-    older = sorted(
-        (path for path in folder.glob(f"{FILE}.damaged-*") if not path.name.endswith(("-wal", "-shm"))),
-        key=lambda path: path.stat().st_mtime,
-    )
-    for path in older[:-KEPT]:
+    for path in older[: len(older) + 1 - KEPT]:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         log.warning("event=spool_damaged_removed file=%s", path.name)
     return aside
+
+
+def _damaged_files(folder: Path) -> list[Path]:
+    """Oldest first."""
+    found = [path for path in folder.glob(f"{FILE}.damaged-*") if not path.name.endswith(("-wal", "-shm"))]
+    return sorted(found, key=lambda path: path.stat().st_ctime_ns)

@@ -197,7 +197,8 @@ class Store:
 
     def shrink(self, pages: int) -> None:
         """Give free pages of the database back to the file system."""
-        self.connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        # Not `execute`: the statement gives a row without columns for each page, and a cursor takes only the first.
+        self.connection.executescript(f"PRAGMA incremental_vacuum({pages});")
 
     def close(self) -> None:
         """Let go of the file; the last one to do so makes SQLite fold its log into the database."""

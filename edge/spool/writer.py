@@ -365,17 +365,26 @@ class Writer:
         try:
             for orphan in self._orphans:
                 rescue(orphan.connection, store, tables=("results", "folded", "gaps", "counters"))
-                orphan.close()
             found = store.tidy_images()
             first = not self.numbering.opened
+            highest = store.highest()
             with self.lock:
-                self.numbering.open(store.highest())
+                self.numbering.find_start(highest)
+                gaps = list(self.numbering.gaps)
+            if gaps:
+                store.commit(Batch(gaps=gaps))
+                del self.numbering.gaps[: len(gaps)]
+            with self.lock:
+                lowest = next(iter(self.waiting.entries), self.numbering.next)
+            self.numbering.reserve(lowest)
             self._unchecked = first and self.numbering.unclean
         except BaseException:
             store.close()
             raise
         for name, count in found.items():
             log.warning("event=spool_tidied %s=%d", name.replace("-", "_"), count)
+        for orphan in self._orphans:
+            orphan.close()
         self._orphans = []
         self.store = store
         self.notice = notice or self.notice
