@@ -20,6 +20,7 @@ PURPOSES = {
     "": "not used",
 }
 SHOWN_PER_CLASS = 4
+TINT = 0.5  # how much of a marked pixel is covered
 
 
 def class_of(row: "ImageRow") -> str:
@@ -37,13 +38,18 @@ def pictures_wanted(snapshot: "Snapshot") -> list["ImageRow"]:
     return wanted
 
 
-def dataset_components(snapshot: "Snapshot", pictures: Mapping[str, np.ndarray]) -> list[MetaflowCardComponent]:
+def dataset_components(
+    snapshot: "Snapshot", pictures: Mapping[str, np.ndarray], marks: Mapping[str, np.ndarray] | None = None
+) -> list[MetaflowCardComponent]:
     """Counts per class and split, and pictures of each class.
 
     Args:
         snapshot: of the data set.
         pictures: uint8 [H, W, 3] by uri, for `pictures_wanted`.
+        marks: uint8 [H, W] by uri: how much of each pixel is defect, as the set's masks and boxes say.
     """
+    marks = marks or {}
+    pictures = {uri: tint(pixels, marks[uri]) if uri in marks else pixels for uri, pixels in pictures.items()}
     classes = _classes(snapshot)
     splits = [split for split in PURPOSES if any(row.split == split for row in snapshot.rows)]
     counts: Counter[tuple[str, str]] = Counter((class_of(row), row.split) for row in snapshot.rows)
@@ -53,6 +59,7 @@ def dataset_components(snapshot: "Snapshot", pictures: Mapping[str, np.ndarray])
     ]
     groups = [str(len({row.group for row in snapshot.rows if row.split == split})) for split in splits]
     rows.append(["independent groups", *groups, str(len({row.group for row in snapshot.rows}))])
+    located = sum(row.mask is not None or bool(row.boxes) for row in snapshot.rows)
     lots = len({row.lot for row in snapshot.rows if row.lot})
     headers = ["", *(f"{split or 'none'}: {PURPOSES[split]}" for split in splits), "all"]
     shown = []
@@ -64,6 +71,7 @@ def dataset_components(snapshot: "Snapshot", pictures: Mapping[str, np.ndarray])
         Markdown(
             f"## The images\n\nSnapshot `{snapshot.id[:12]}` of `{snapshot.location}`: {len(snapshot.rows)} images"
             + (f" from {lots} lots." if lots else ".")
+            + (f" {located} have a mask or boxes; these are drawn in orange below." if located else "")
         ),
         to_picture(draw_counts(snapshot)),
         make_table(headers, rows),
@@ -71,6 +79,18 @@ def dataset_components(snapshot: "Snapshot", pictures: Mapping[str, np.ndarray])
     if pictures:
         components.append(make_table(["class", *([""] * SHOWN_PER_CLASS)], shown))
     return components
+
+
+def tint(pixels: np.ndarray, mark: np.ndarray) -> np.ndarray:
+    """A picture with what is marked tinted.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        mark: uint8 [H, W]; 255 where all of a pixel is marked.
+    """
+    colour = np.array([int(BAD[place : place + 2], 16) for place in (1, 3, 5)], dtype=np.float32)
+    strength = TINT * (mark.astype(np.float32) / 255)[:, :, None]
+    return (pixels + strength * (colour - pixels)).astype(np.uint8)
 
 
 def draw_counts(snapshot: "Snapshot") -> Figure:

@@ -8,11 +8,15 @@ from metaflow.cards import Markdown
 
 from inspection.cards.dataset import dataset_components
 from inspection.cards.dataset import pictures_wanted as of_dataset
+from inspection.cards.intake import intake_components
+from inspection.cards.intake import pictures_wanted as of_intake
 from inspection.cards.parity import pictures_wanted as of_parity
 from inspection.cards.report import pictures_wanted as of_holdout
 from inspection.cards.report import report_components
 from inspection.cards.training import trained_components, training_components
+from inspection.dataset.intake_record import load_intake
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
+from inspection.dataset.mask_cache import box_mask, read_masks
 from inspection.settings import Settings
 from inspection.storage import open_storage
 from inspection.train_path.larger_input import LargerInput
@@ -30,6 +34,7 @@ def show_dataset(card: Any, settings: Settings, snapshot: Snapshot, warning: str
     if warning:
         card.append(Markdown(f"**Attention:** {warning}."))
     card.extend(_dataset(settings, snapshot))
+    card.extend(_intake(settings, snapshot))
 
 
 def watch_training(card: Any) -> "Callable[[Progress], None]":
@@ -97,8 +102,22 @@ def _provenance(settings: Settings, run: TrainRun, pathspec: str) -> dict[str, s
 
 def _dataset(settings: Settings, snapshot: Snapshot) -> list[Any]:
     rows = of_dataset(snapshot)
-    pictures = open_cache(settings).read([row.sha256 for row in rows])
-    return dataset_components(snapshot, {row.uri: picture for row, picture in zip(rows, pictures, strict=True)})
+    cache = open_cache(settings)
+    pictures = cache.read([row.sha256 for row in rows])
+    marks = read_masks(cache, rows)
+    marks |= {row.uri: box_mask(row, settings.input.contract()) for row in rows if row.boxes and row.uri not in marks}
+    return dataset_components(snapshot, {row.uri: picture for row, picture in zip(rows, pictures, strict=True)}, marks)
+
+
+def _intake(settings: Settings, snapshot: Snapshot) -> list[Any]:
+    """What the examination of the images found when they were taken in."""
+    intake = load_intake(open_storage(settings.storage_root), settings.line.name, snapshot.id)
+    if intake is None:
+        return []
+    digests = {row.uri: row.sha256 for row in snapshot.rows}
+    uris = of_intake(intake)
+    pictures = open_cache(settings).read([digests[uri] for uri in uris])
+    return intake_components(intake, dict(zip(uris, pictures, strict=True)))
 
 
 def _by_index(settings: Settings, rows: Sequence[ImageRow], wanted: Sequence[int]) -> dict[int, np.ndarray]:
