@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 
 from inspection.dataset.folders import FOLDER
+from inspection.dataset.formats.coco import COCO
+from inspection.dataset.formats.cvat import CVAT
+from inspection.dataset.formats.labelstudio import LABEL_STUDIO
 from inspection.dataset.formats.lists import CSV, JSONL
 from inspection.dataset.formats.manifests import MANIFEST
+from inspection.dataset.formats.mvtec import MVTEC
 from inspection.dataset.formats.reading import Format, Reading
+from inspection.dataset.formats.visa import VISA
+from inspection.dataset.formats.yolo import YOLO
 from inspection.errors import DataError
 
-FORMATS: tuple[Format, ...] = (FOLDER, MANIFEST, CSV, JSONL)
+FORMATS: tuple[Format, ...] = (FOLDER, MVTEC, VISA, MANIFEST, CSV, JSONL, COCO, YOLO, CVAT, LABEL_STUDIO)
 
 
 def detect(reading: Reading) -> Format:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from inspection.dataset.images import MISSING
 from inspection.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -53,10 +54,10 @@ def _walk(root: Path) -> Iterator[File]:
                     uri = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.name.startswith("."):
                         hidden += 1
-                    elif entry.is_dir():
+                    elif _is_folder(entry):
                         folders.append(uri)
                     else:
-                        yield _file(uri, entry.stat())
+                        yield find_file(entry.path, uri) or File(uri, 0, MISSING)
         except OSError as error:
             raise DataError(
                 f"{error.filename or path}: cannot read the images ({error.strerror}); "
@@ -66,15 +67,19 @@ def _walk(root: Path) -> Iterator[File]:
         _log.info("event=hidden_files_ignored count=%d", hidden)
 
 
-def find_file(path: str, uri: str) -> File | None:
-    """The file at a path, under the name that its source gives it; None if there is none."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return _file(uri, os.stat(path))  # noqa: PTH116 (a Path object for each of 200,000 files takes a second)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
+
+
+def find_file(path: str, uri: str) -> File | None:
+    """The file at a path, under the name that its source gives it; None if nothing there can be read."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (a Path object for each of 200,000 files takes a second)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
-
-
-def _file(uri: str, status: os.stat_result) -> File:
     return File(uri, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 

@@ -29,7 +29,7 @@ class SourceImage:
     station: str | None = None
     view: str | None = None
     boxes: tuple[Box, ...] = ()  # left, top, width, height in px
-    shipped: Shipped = ""  # where the source itself divides its images
+    shipped: str = ""  # "train" or "validation" where the source itself divides its images, else ""
     box_types: tuple[str, ...] = ()  # defect type of each box; empty when the source names none
     mask_colors: tuple[tuple[str, str], ...] = ()  # colours that are defects: "#rrggbb", type; () = all but black
     confidence: float | None = None  # 0..1, of whoever or whatever labelled it

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 
 from inspection.dataset.manifest import Label
 from inspection.errors import DataError
@@ -88,17 +89,21 @@ def read_label(value: str, options: SourceOptions, where: str) -> tuple[Label, s
     Raises:
         DataError: the spelling is not known.
     """
-    text = value.strip()
-    spelled = text.casefold()
-    if spelled in {label.casefold() for label in options.good_labels}:
+    meaning = _meaning(value.strip(), options.good_labels, options.bad_labels)
+    if meaning is None:
+        raise DataError(
+            f"{where}: unknown label {value!r}; want one of {', '.join(options.good_labels)} for good parts or "
+            f"{', '.join(options.bad_labels)} for bad ones; correct it, or name your spellings in [data] good_labels "
+            'and bad_labels (bad_labels = ["*"] takes every other label for a defect type)'
+        )
+    return meaning
+
+
+@lru_cache(maxsize=4096)  # a list has few spellings and many lines
+def _meaning(text: str, good: tuple[str, ...], bad: tuple[str, ...]) -> tuple[Label, str | None] | None:
+    spelled, known = text.casefold(), {label.casefold() for label in bad}
+    if spelled in {label.casefold() for label in good}:
         return "good", None
-    bad = {label.casefold() for label in options.bad_labels}
-    if spelled in BAD_LABELS and spelled in bad:
+    if spelled in BAD_LABELS and spelled in known:
         return "bad", None
-    if text and (spelled in bad or ANY in bad):
-        return "bad", text
-    raise DataError(
-        f"{where}: unknown label {value!r}; want one of {', '.join(options.good_labels)} for good parts or "
-        f"{', '.join(options.bad_labels)} for bad ones; correct it, or name your spellings in [data] good_labels and "
-        'bad_labels (bad_labels = ["*"] takes every other label for a defect type)'
-    )
+    return ("bad", text) if text and (spelled in known or ANY in known) else None

@@ -32,7 +32,7 @@ class Places:
     def __init__(self, bases: Sequence[str], maps: Sequence[tuple[str, str]] = (), store: str = "") -> None:
         self.bases = tuple(base.rstrip("/") or "/" for base in bases)
         longest_first = sorted(maps, key=lambda pair: -len(pair[0]))
-        self._maps = [(_slashes(prefix).rstrip("/"), _target(target)) for prefix, target in longest_first]
+        self._maps = [(with_slashes(prefix).rstrip("/"), _target(target)) for prefix, target in longest_first]
         self._store = store
 
     @cached_property
@@ -50,7 +50,7 @@ class Places:
         Raises:
             DataError: it is empty, climbs out of the list's folder, or is absolute and not mapped.
         """
-        text = _slashes(reference)
+        text = with_slashes(reference)
         if text.startswith("file://"):
             text = text.removeprefix("file://")
         if not text:
@@ -58,7 +58,7 @@ class Places:
         for base in self.bases:
             text = text.removeprefix(f"{base}/")  # an absolute path into the list's own folder
         mapped = self._mapped(text)
-        if mapped is None and _ABSOLUTE.match(text) and not text.startswith("s3://"):
+        if mapped is None and is_absolute(text) and not text.startswith("s3://"):
             raise DataError(
                 f"{where}: {reference!r} is an absolute path, which is not the same on another machine; "
                 f"say where its folder is, such as --map {posixpath.dirname(text)}=./images"
@@ -66,7 +66,9 @@ class Places:
         prefix = mapped[0] if mapped else ""
         if not prefix and text.startswith("s3://"):
             return text  # a key may hold any part
-        rest = posixpath.normpath(text[len(prefix) :].lstrip("/")) if len(text) > len(prefix) else "."
+        rest = text[len(prefix) :].lstrip("/") or "."
+        if "//" in rest or "." in (rest[0], rest[-1]) or "/." in rest:
+            rest = posixpath.normpath(rest)
         if rest == "." or rest.split("/")[0] == "..":
             root = mapped[1] if mapped else self.bases[0]
             raise DataError(f"{where}: {reference!r} climbs out of {root}; correct the path, or give another --map")
@@ -136,11 +138,16 @@ class Places:
         return next((pair for pair in self._maps if text == pair[0] or text.startswith(f"{pair[0]}/")), None)
 
 
-def _slashes(reference: str) -> str:
+def with_slashes(reference: str) -> str:
     """A path as Windows writes it with the slashes that everyone reads."""
     if re.match(r"[A-Za-z]:\\|\\\\", reference) or ("\\" in reference and "/" not in reference):
         return reference.replace("\\", "/")
     return reference
+
+
+def is_absolute(reference: str) -> bool:
+    """Whether a reference does not depend on the list's folder."""
+    return _ABSOLUTE.match(reference) is not None
 
 
 def _target(target: str) -> str:

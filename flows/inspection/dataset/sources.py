@@ -44,8 +44,7 @@ class OpenedSource:
     def images(self) -> Sequence[SourceImage]:
         """Every image with its label, without reading it."""
         found = detect(self._reading)
-        images = _check_once(found.read(self._reading), self.location)
-        images = self._with_versions(images)
+        images = self._with_versions(_check_once(found.read(self._reading), self.location))
         if self.options.group_pattern:
             images = group_images(images, self.options.group_pattern, self.location)
         return images
@@ -62,7 +61,7 @@ class OpenedSource:
     def _places(self) -> Places:
         return self._reading.places
 
-    def _with_versions(self, images: Sequence[SourceImage]) -> Sequence[SourceImage]:
+    def _with_versions(self, images: list[SourceImage]) -> list[SourceImage]:
         """Look up the files that a list names; those that are not there cannot be read later, and are told now."""
         unknown = [image.uri for image in images if not image.version]
         if not unknown:

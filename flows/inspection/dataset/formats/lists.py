@@ -18,6 +18,7 @@ from inspection.dataset.images import Shipped, SourceImage
 from inspection.dataset.options import Columns, read_label
 from inspection.errors import DataError
 
+VISA_COLUMNS = frozenset({"object", "split", "label", "image", "mask"})  # a list that VisA ships
 _DELIMITERS = (",", ";", "\t", "|")
 _SPLITS: dict[str, Shipped] = {**PARTS, "training": "train", "testing": "validation", "holdout": "validation", "": ""}
 
@@ -28,17 +29,19 @@ class ListBuilder:
     Args:
         reading: the location.
         name: uri of the list.
+        entries: what the list consists of: its lines, or what a message calls the entries of its JSON.
     """
 
-    def __init__(self, reading: Reading, name: str) -> None:
+    def __init__(self, reading: Reading, name: str, entries: str = "") -> None:
         self._name = reading.name(name)
+        self._entries = entries
         self._reading = reading
         self._lines: dict[str, int] = {}
         self.images: list[SourceImage] = []
 
     def where(self, line: int) -> str:
-        """File and line, for messages."""
-        return f"{self._name}: line {line}"
+        """File and line or entry, for messages."""
+        return f"{self._name}: {f'{self._entries}[{line}]' if self._entries else f'line {line}'}"
 
     def uri(self, reference: str, line: int) -> str:
         """The uri of a reference on a line.
@@ -57,7 +60,8 @@ class ListBuilder:
         before = self._lines.setdefault(image.uri, line)
         if before != line:
             raise DataError(
-                f"{self._name}: lines {before} and {line} name the same image, {image.uri!r}; keep the right one"
+                f"{self._name}: {self._entries or 'lines'} {before} and {line} name the same image, {image.uri!r}; "
+                "keep the right one"
             )
         self.images.append(image)
 
@@ -213,7 +217,18 @@ def _has_keys(reading: Reading, name: str) -> bool:
 
 def _fits_csv(reading: Reading) -> bool:
     names = reading.lists(".csv", ".tsv")
-    return bool(names) and (reading.is_list or any(_has_columns(reading, name) for name in names))
+    if reading.is_list:
+        return bool(names) and not has_header(reading, names[0], VISA_COLUMNS)
+    return any(_has_columns(reading, name) for name in names)
+
+
+def has_header(reading: Reading, name: str, columns: frozenset[str]) -> bool:
+    """Whether a list's first line names exactly these columns, parted by commas."""
+    try:
+        first = reading.text(name).split("\n", 1)[0]
+    except DataError:
+        return False
+    return {cell.strip().lower() for cell in first.split(",")} == columns
 
 
 def _fits_jsonl(reading: Reading) -> bool:

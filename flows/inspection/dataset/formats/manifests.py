@@ -153,7 +153,7 @@ def _tell_mask(value: str, metadata: Mapping[str, Any], human: bool | None) -> _
 
 def _image(uri: str, told: Sequence[_Told], builder: ListBuilder, line: int) -> SourceImage:
     """What the attributes of a line say together; a label beats what a mask suggests."""
-    label = next((one.label for one in told if one.label is not None), "bad")
+    label: Label = next((one.label for one in told if one.label is not None), "bad")
     types = next((one.types for one in told if one.types), ())
     mask = next((one for one in told if one.mask), None) if label == "bad" else None
     boxes = next((one.boxes for one in told if one.boxes), ())

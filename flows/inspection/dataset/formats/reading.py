@@ -19,6 +19,7 @@ from inspection.errors import DataError
 _log = logging.getLogger(__name__)
 
 LISTS = (".manifest", ".jsonl", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml")  # a location that ends so is a file
+_MOST_DOCUMENTS = 10  # JSON files of a folder; more are not lists, but belong to one image each
 _PROBED = 20  # references that tell in which folder a list's files are
 
 
@@ -44,7 +45,7 @@ class Reading:
         self.places = Places(bases, options.maps, options.store)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("files", "_documents")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("files", "_parsed")}
 
     @cached_property
     def files(self) -> list[File]:
@@ -65,6 +66,12 @@ class Reading:
             for file in self.files
             if file.uri.lower().endswith(suffixes) and posixpath.dirname(file.uri) in folders
         ]
+
+    def documents(self, folders: Sequence[str] = ("",)) -> list[str]:
+        """Uris of the location's JSON files that may be lists."""
+        found = self.lists(".json", folders=folders)
+        counts = Counter(posixpath.dirname(uri) for uri in found)
+        return [uri for uri in found if counts[posixpath.dirname(uri)] <= _MOST_DOCUMENTS]
 
     def name(self, uri: str) -> str:
         """A list as messages name it."""
@@ -109,7 +116,7 @@ class Reading:
             yield number, row
 
     @cached_property
-    def _documents(self) -> dict[str, Any]:
+    def _parsed(self) -> dict[str, Any]:
         return {}
 
     def document(self, uri: str) -> Any:
@@ -118,12 +125,12 @@ class Reading:
         Raises:
             DataError: it is not JSON.
         """
-        if uri not in self._documents:
+        if uri not in self._parsed:
             try:
-                self._documents[uri] = json.loads(self.text(uri))
+                self._parsed[uri] = json.loads(self.text(uri))
             except ValueError as error:
                 raise DataError(f"{self.name(uri)}: not valid JSON ({error}); export it again") from None
-        return self._documents[uri]
+        return self._parsed[uri]
 
     def folder_of(self, references: Sequence[str], folders: Sequence[str]) -> str:
         """In which of these folders a list's files are; the first where there are none."""
