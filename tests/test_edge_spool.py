@@ -1,5 +1,6 @@
 """The spool while all goes well: numbers, commits, what is found, what is sent, what makes room."""
 
+import re
 import sqlite3
 import statistics
 import threading
@@ -264,7 +265,7 @@ def fill_until_evicted(spool: Spool, verdict: str, until: Callable[[Spool], bool
 
 
 def test_room_is_made_in_order_of_value_and_every_eviction_is_counted(
-    opened: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    opened: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(edge.spool.eviction, "SETTLED_FLOOR", 100)
     monkeypatch.setattr(edge.spool.eviction, "PORTION", 100)
@@ -284,14 +285,15 @@ def test_room_is_made_in_order_of_value_and_every_eviction_is_counted(
     spool.mark_folded_sent(folded)
     assert spool.folded() == []
     # Fails push out all else, in this order.
-    order: list[str] = []
+    caplog.clear()
     number = 0
     while "fail" not in spool.figures().evicted and number < 30_000:
         for _ in range(100):
             spool.put(result(f"flood-{number}", "fail"))
             number += 1
         let_it_make_room(spool)
-        order += [name for name in spool.figures().evicted if name not in order]
+    logged = [record.getMessage() for record in caplog.records if "event=spool_evicted" in record.getMessage()]
+    order = list(dict.fromkeys(name for message in logged for name in re.findall(r'"([a-z-]+)": \d', message)))
     assert order == ["pass", "audit-image", "review-image", "fail-image", "review", "fail"]
     counted = spool.figures().evicted
     assert (counted["audit-image"], counted["review-image"], counted["fail-image"], counted["review"]) == (8, 8, 8, 8)
@@ -309,6 +311,7 @@ def test_an_evicted_result_is_still_found_by_its_source_key(
     opened: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge.spool.eviction, "PORTION", 50)
+    monkeypatch.setattr(edge.spool.eviction, "SETTLED_FLOOR", 100)
     spool = opened(replace(FAST, quota_bytes=300_000))
     first = spool.put(replace(result("first"), detail="gone when evicted")).result
     fill_until_evicted(spool, "pass", lambda s: s.figures().folded > 0)

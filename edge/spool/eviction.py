@@ -23,6 +23,7 @@ from dataclasses import replace
 from edge.errors import ResultError
 from edge.results import Result, dump_result, parse_result
 from edge.spool.records import FoldedCounts
+from edge.spool.rows import key_of
 from edge.spool.schema import EVICTED
 from edge.spool.store import Store
 
@@ -129,11 +130,22 @@ def _evict_results(store: Store, where: str) -> bool:
     counts = Counter(result.verdict for result in results)
     connection.execute("BEGIN IMMEDIATE")
     try:
+        # Deleted and inserted, not updated: rows that only shrink in place free no page.
+        connection.executemany("DELETE FROM results WHERE sequence = ?", [(row[0],) for row in rows])
         connection.executemany(
-            "UPDATE results SET state = ?, body = ? WHERE sequence = ?",
-            [(EVICTED, dump_result(shortened(result)), result.sequence) for result in results],
+            "INSERT INTO results(sequence, key, verdict, state, captured_at, body) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    result.sequence,
+                    key_of(result.source_key),
+                    result.verdict,
+                    EVICTED,
+                    result.captured_at,
+                    dump_result(shortened(result)),
+                )
+                for result in results
+            ],
         )
-        connection.executemany("DELETE FROM results WHERE sequence = ?", [(sequence,) for sequence in unreadable])
         store.insert_folded(fold(result for result in results if result.verdict == "pass"))
         store.count(Counter(counts) + Counter(unreadable=len(unreadable)))
         connection.execute("COMMIT")
