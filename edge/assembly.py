@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 LOST = 3  # exit status when the nucleus is gone: whoever supervises this process must start it anew
 _TICK_S = 0.25  # between two looks at package, uploads and settings
 _FLUSH_S = 10.0  # for the last results to leave
+_NO_PROGRESS_S = 1.0
 _UPLOAD_S = 60.0  # for the images of a run that ends by itself
 
 Show = Callable[[Result, str], None]
@@ -105,6 +106,7 @@ class _Assembly:
         self._serving = serving
         self._stopping = stopping
         self._show = show
+        self._nucleus = nucleus
         self._tally = Tally()
         self._tick_at_s = 0.0
         spool_folder = Path(settings.state) / "spool"
@@ -159,11 +161,14 @@ class _Assembly:
         """Inspect, then let everything out in order."""
         if self._sender is not None:
             self._sender.start()
+        if self._nucleus is not None:
+            self._nucleus.report_state("RUNNING")
         reason = self._inspector.run()
         if reason is not None:
             _log.error("event=transport_lost reason=%r", reason)
         elif not self._stopping.is_set():
             self._finish_uploads()
+            self._finish_sending()
         self._reporting.finish(reason)
         if self._sender is not None:
             self._sender.close(_FLUSH_S if reason is None else 0.0)
@@ -210,6 +215,16 @@ class _Assembly:
         while self._settings.upload.to and self._backlog() and time.monotonic() < end_s:
             self._uploader.tick(time.monotonic())
             if not self._uploader.state().ok or self._stopping.wait(_TICK_S):
+                return
+
+    def _finish_sending(self) -> None:
+        """A run that ends by itself waits for its results to arrive, as long as that goes on."""
+        least, since_s = self._spool.figures().queue_length, time.monotonic()
+        while self._sender is not None and least and not self._stopping.wait(0.05):
+            left, now_s = self._spool.figures().queue_length, time.monotonic()
+            if left < least:
+                least, since_s = left, now_s
+            elif now_s - since_s > _NO_PROGRESS_S:  # offline, or the rest of a batch, which closing sends
                 return
 
     def _describe(self) -> str:
