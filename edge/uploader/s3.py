@@ -68,7 +68,7 @@ class S3Store:
                 "s3",
                 config=Config(
                     # Waiting is the supervisor's part: it holds no memory meanwhile.
-                    retries={"mode": "standard", "max_attempts": 2},
+                    retries={"mode": "standard", "total_max_attempts": 2},
                     connect_timeout=10,
                     read_timeout=60,
                     # Only what is asked for: some stores know no other checksums.
@@ -88,6 +88,7 @@ class S3Store:
                 Body=ThrottledBody(data, self._throttle),
                 ContentLength=len(data),
                 ContentType=_content_type(key),
+                ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=checksum,
             )
             confirmed = answer.get("ChecksumSHA256")
