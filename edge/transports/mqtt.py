@@ -57,6 +57,8 @@ class MqttTransport:
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
+        self._under_way: set[threading.Event] = set()  # one for each publish that waits
+        self._goodbye: mqtt5.DisconnectReasonCode | None = None  # what the broker said when it hung up
         self._thread = threading.Thread(target=self._maintain, name="mqtt", daemon=True)
 
     def start(self) -> None:
@@ -76,19 +78,33 @@ class MqttTransport:
         if client is None or not self._connected:
             raise TransportError(self._message)
         packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE)
+        settled = threading.Event()
+        with self._lock:
+            self._under_way.add(settled)
         try:
-            answer = client.publish(packet).result(timeout_s)
-        except concurrent.futures.TimeoutError as error:
-            raise TransportError(f"{topic}: no acknowledgement in {timeout_s:g} s") from error
+            future = client.publish(packet)
+            future.add_done_callback(lambda _: settled.set())
+            # A lost connection settles it too: the client keeps the message to send it again when its session goes on,
+            # and so does the spool. The receiver drops the repeat.
+            if not settled.wait(timeout_s):
+                raise TransportError(f"{topic}: no acknowledgement in {timeout_s:g} s")
+            if not future.done():
+                if self._goodbye == mqtt5.DisconnectReasonCode.NOT_AUTHORIZED:  # as IoT Core answers a closed topic
+                    raise NotAuthorizedError(self._not_authorized(topic))
+                raise TransportError(self._message)
+            answer = future.result()
         except AwsCrtError as error:
             if "PACKET_VALIDATION" in error.name:
                 raise RefusedError(f"{topic}: {error.message} ({len(payload)} bytes)") from error
             raise TransportError(f"{topic}: {error.name}: {error.message}") from error
         except RuntimeError as error:  # from awscrt's binding, while it shuts down
             raise TransportError(f"{topic}: {error}") from error
+        finally:
+            with self._lock:
+                self._under_way.discard(settled)
         code = answer.puback.reason_code
         if code == mqtt5.PubackReasonCode.NOT_AUTHORIZED:
-            raise NotAuthorizedError(f"{topic}: the broker does not let {self._client_id} publish here; see its policy")
+            raise NotAuthorizedError(self._not_authorized(topic))
         if code in _MESSAGE_REFUSED:
             raise RefusedError(f"{topic}: the broker refuses this message: {name_of(code)}")
         if code is None or code >= 0x80:
@@ -100,6 +116,9 @@ class MqttTransport:
             self._subscriptions[topic] = on_message
             self._missing.add(topic)
         self._work.set()
+
+    def _not_authorized(self, topic: str) -> str:
+        return f"{topic}: the broker does not let {self._client_id} publish here; see its policy"
 
     def state(self) -> TransportState:
         """How the connection stands; it is never fatal: certificates and networks get mended."""
@@ -202,6 +221,7 @@ class MqttTransport:
             with self._lock:
                 self._missing = set(self._subscriptions)
         self._message = f"connected to {self._settings.host}:{self._settings.port} as {self._client_id}"
+        self._goodbye = None
         self._connected = True
         logger.info("event=connected host=%s session_kept=%s", self._settings.host, rejoined)
         self._work.set()
@@ -215,7 +235,10 @@ class MqttTransport:
     def _on_disconnected(self, data: mqtt5.LifecycleDisconnectData) -> None:
         why = say(data.exception) if data.exception is not None else "unknown"
         if data.disconnect_packet is not None:
-            why = f"the broker said goodbye: {name_of(data.disconnect_packet.reason_code)}"
+            self._goodbye = data.disconnect_packet.reason_code
+            why = f"the broker said goodbye: {name_of(self._goodbye)}"
+            if self._goodbye == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:
+                why += f" - another program connects as {self._client_id}; give each its own client_id"
         self._told(f"connection to {self._settings.host}:{self._settings.port} lost: {why}")
 
     def _on_stopped(self, data: mqtt5.LifecycleStoppedData) -> None:
@@ -226,6 +249,9 @@ class MqttTransport:
         if message != self._message and not self._stopping.is_set():
             logger.warning("event=not_connected error=%r", message)
         self._message = message
+        with self._lock:
+            for settled in self._under_way:
+                settled.set()
         self._work.set()
 
     def _on_publish(self, data: mqtt5.PublishReceivedData) -> None:
