@@ -82,6 +82,7 @@ def test_a_message_brings_a_part_with_its_names_and_image(transport: FakeTranspo
     assert (part.part_id, part.lot, part.station, part.view) == ("p7", "33", "press", "top")
     assert (part.data, part.source_key, part.fault) == (JPEG, "trigger:a-1", None)
     assert part.started_s <= time.monotonic()
+    assert part.handle.message.image is None  # type: ignore[attr-defined]  # the picture is not kept twice
 
 
 def test_an_image_alone_is_a_trigger(transport: FakeTransport, source: TriggeredSource) -> None:

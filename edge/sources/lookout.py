@@ -21,7 +21,7 @@ from edge.sources.watching import Changes, FolderWatch, Waker, wait_for
 
 log = logging.getLogger(__name__)
 
-BATCH = 2048  # files in memory at once; the others stay in the folder until there is room
+BATCH = 8192  # files in memory at once; the others stay in the folder until there is room
 _HUNGRY = BATCH // 4
 _LOOKING_SHARE = 0.1  # of the time, at most, is spent on looking
 _REFILL_PAUSE_S = 0.02  # between two looks while the queue runs low, at least

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.errors import SourceError
@@ -119,7 +120,7 @@ class TriggeredSource:
             lot=message.lot,
             station=message.station or self._settings.station or None,
             view=message.view or self._settings.view or None,
-            handle=trigger,
+            handle=replace(trigger, message=replace(message, image=None)),  # kept until the result is durable
         )
 
 
