@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -99,8 +100,9 @@ def _inspect(options: argparse.Namespace) -> int:
     except NucleusError as error:
         print(f"edge: {error}", file=sys.stderr)
         return LOST
-    if done.summary and not options.quiet:
-        print(done.summary, file=sys.stderr if options.json or not shown else sys.stdout, flush=True)
+    if shown and not options.quiet:
+        with contextlib.suppress(OSError):  # nobody reads any more
+            print(done.summary, file=sys.stderr if options.json else sys.stdout, flush=True)
     return done.status
 
 

@@ -163,7 +163,15 @@ class _Assembly:
             self._sender.start()
         if self._nucleus is not None:
             self._nucleus.report_state("RUNNING")
+        _log.info(
+            "event=inspection_begins source=%r sink=%s thing=%s",
+            self._source.name,
+            self._settings.sink,
+            self._settings.thing,
+        )
         reason = self._inspector.run()
+        verdicts = " ".join(f"{name}={count}" for name, count in sorted(self._tally.verdicts.items()))
+        _log.info("event=inspection_ended parts=%d %s", self._tally.verdicts.total(), verdicts)
         if reason is not None:
             _log.error("event=transport_lost reason=%r", reason)
         elif not self._stopping.is_set():

@@ -70,7 +70,7 @@ class Configuration:
             return None
         later = [name for name in changed if not is_live(name)]
         for name, value in changed.items():
-            _log.info("event=setting_changed name=%s value=%r takes_effect=%s", name, value, _when(name))
+            _log.info("event=setting_changed name=%s value=%r takes_effect=%r", name, value, _when(name))
         self.settings = settings
         return settings, later
 

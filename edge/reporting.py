@@ -82,6 +82,7 @@ class Reporting:
         """Follow changed settings; `later` need a restart."""
         self._settings = settings
         self._restart_for = sorted({*self._restart_for, *later})
+        self._look_at_s = self._health_at_s = 0.0  # tell it at once
 
     def record(self, result: Result, statistics: ImageStatistics | None) -> None:
         """Count a part."""

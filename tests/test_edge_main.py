@@ -1,15 +1,28 @@
-"""The device's command line: verdicts, self-test, benchmark."""
+"""The device's command line: inspecting, verdicts of files, self-test, benchmark."""
 
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from golden_package import GOLDEN, PICTURES, make_package
+from inspecting import BAD, GOOD, picture, wait_until
 
+import edge.assembly
 from edge.__main__ import main
 from edge.contract import InputGuard, Range
 from edge.judge import judge_file
 from edge.package import open_package
+from edge.results import parse_result
+from edge.transports.files import FileTransport
+from edge.transports.interface import TransportState
 
 
 @pytest.fixture
@@ -103,3 +116,194 @@ def test_a_task_and_a_sensible_number_of_threads_are_asked_for(package: Path) ->
     for wrong in ([], ["--self-test", "--benchmark"], ["--self-test", "--threads", "0"]):
         with pytest.raises(SystemExit):
             main(["--model", str(package), *wrong])
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """A folder with 7 pictures, 2 of them in error."""
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"part-{number}.png").write_bytes(picture(number, BAD if number == 3 else GOOD))
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "black.png").write_bytes(picture(0, np.zeros_like(GOOD)))
+    return folder
+
+
+def inspect(package: Path, parts: Path, *more: str) -> list[str]:
+    root = parts.parent
+    arguments = ["--model", str(package), "--source", f"folder:{parts}", "--state", str(root / "state")]
+    return [*arguments, "--sink", f"file:{root / 'results.jsonl'}", "--thing", "cam-1", "--once", *more]
+
+
+def results_in(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_folder_is_inspected_with_a_line_for_each_part_and_a_summary(
+    package: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(inspect(package, parts)) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert sorted(line.split()[0] for line in lines[:7]) == ["error"] * 2 + ["fail"] + ["pass"] * 4
+    assert "part-3.png  scratch" in out
+    assert "decode 1" in out
+    assert "black 1" in out
+    assert "parts/s" in out
+    assert "total" in out
+    results = results_in(parts.parent / "results.jsonl")
+    assert len({result["id"] for result in results}) == len(results) == 7
+    assert {result["line"] for result in results} == {"tiny"}
+    assert not [path for path in parts.iterdir() if path.is_file()]
+    assert len(list((parts / "done" / "pass").iterdir())) == 4
+    health = results_in(parts.parent / "results-health.jsonl")
+    assert health[0]["package"]["serving"] == health[0]["package"]["deployed"] is not None
+    assert health[0]["versions"]["inspector"] == edge.__version__
+    metrics = results_in(parts.parent / "results-metrics.jsonl")
+    assert metrics[-1]["Inspections"] == 7
+
+
+def test_json_gives_the_results_themselves(package: Path, parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(inspect(package, parts, "--json", "--sink", "none")) == 0
+    captured = capsys.readouterr()
+    results = [parse_result(line) for line in captured.out.splitlines()]
+    assert len(results) == 7
+    assert [result.sequence for result in results] == sorted(result.sequence for result in results)
+    assert "parts/s" in captured.err
+
+
+def test_the_same_files_again_get_their_stored_results(
+    package: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep = ["--set", "source.folder.after=keep"]
+    assert main(inspect(package, parts, *keep)) == 0
+    assert main(inspect(package, parts, *keep)) == 0
+    assert "7 more had their verdict already" in capsys.readouterr().out
+    assert len(results_in(parts.parent / "results.jsonl")) == 7
+
+
+def test_settings_come_from_a_file_and_flags_beat_it(package: Path, parts: Path) -> None:
+    config = parts.parent / "inspector.json"
+    document = {"model": str(package), "sink": "none", "thing": "from-file", "workers": 2, "metrics": {"group": "g"}}
+    config.write_text(json.dumps(document), encoding="utf-8")
+    assert main(inspect(package, parts, "--config", str(config))) == 0
+    assert {result["thing"] for result in results_in(parts.parent / "results.jsonl")} == {"cam-1"}
+
+
+def test_wrong_settings_end_with_every_fault_named(
+    package: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(inspect(package, parts, "--set", "workers=0", "--set", "colour=red")) == 2
+    assert main(inspect(package, parts, "--set", "workers=0", "--set", "review.audit_share=7")) == 2
+    error = capsys.readouterr().err
+    assert "colour: no such setting" in error
+    assert "workers: want 1 to 256, found 0" in error
+    assert "review.audit_share" in error
+    assert "Traceback" not in error
+    assert main(inspect(package, parts, "--sink", "pigeon:3")) == 2
+    assert main(inspect(package, parts, "--source", "carrier:3")) == 2
+    assert main(inspect(package, parts, "--config", str(parts / "none.json"))) == 2
+    with pytest.raises(SystemExit):
+        main(inspect(package, parts, "--set", "no-equals-sign"))
+    with pytest.raises(SystemExit):
+        main(["--model", str(package)])
+
+
+def test_a_second_inspector_on_the_same_state_is_refused(
+    package: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = parts.parent / "state"
+    state.mkdir()
+    with (state / "inspector.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(inspect(package, parts)) == 2
+    assert "another inspector uses this state folder" in capsys.readouterr().err
+    assert main(inspect(package, parts)) == 0
+
+
+class Gone(FileTransport):
+    """A transport that is lost for good after the first message."""
+
+    def state(self) -> TransportState:
+        lost = (self._folder / "results.jsonl").exists()
+        return TransportState(not lost, "the nucleus is gone" if lost else "fine", fatal=lost)
+
+
+def test_a_nucleus_that_is_gone_ends_the_program_with_another_status(
+    package: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.assembly, "open_transport", lambda *rest: Gone(rest[4]))
+    arguments = [argument for argument in inspect(package, parts) if argument != "--once"]
+    assert main(arguments) == 3
+    left = [path for path in parts.iterdir() if path.is_file()]
+    done = list((parts / "done").rglob("*.*"))
+    assert len(left) + len(done) == 7
+
+
+def running(arguments: list[str], **more: Any) -> "subprocess.Popen[str]":
+    """The program in a process of its own."""
+    command = [sys.executable, "-m", "edge", *arguments]
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **more
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_in_order_when_told_to(package: Path, parts: Path, stop: signal.Signals) -> None:
+    arguments = [argument for argument in inspect(package, parts) if argument != "--once"]
+    process = running(arguments)
+    wait_until(lambda: not [path for path in parts.iterdir() if path.is_file()], 60)
+    process.send_signal(stop)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert len(results_in(parts.parent / "results.jsonl")) == 7
+    assert "event=package_state ok=True" in out
+    for line in out.splitlines():
+        assert line.startswith("time=") or "XNNPACK" in line, line  # a log has a form
+
+
+def test_it_stops_while_it_waits_for_a_package(parts: Path) -> None:
+    arguments = inspect(parts.parent / "current", parts)
+    process = running(arguments)
+    lock = parts.parent / "state" / "inspector.lock"
+    wait_until(lock.exists, 60)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+
+
+def test_changed_settings_are_taken_up_while_it_runs(package: Path, parts: Path) -> None:
+    config = parts.parent / "inspector.json"
+    config.write_text(json.dumps({"deadline_ms": 60000}), encoding="utf-8")
+    arguments = [argument for argument in inspect(package, parts, "--config", str(config)) if argument != "--once"]
+    process = running(arguments)
+    try:
+        wait_until(lambda: not [path for path in parts.iterdir() if path.is_file()], 60)
+        fresh = config.with_suffix(".new")
+        fresh.write_text(json.dumps({"deadline_ms": 30000, "workers": 2, "review": {"audit_share": 0.5}}))
+        fresh.replace(config)
+        health = parts.parent / "results-health.jsonl"
+        wait_until(lambda: health.exists() and "a restart takes up workers" in health.read_text(), 60)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    assert "event=setting_changed name=deadline_ms value=30000.0 takes_effect='now'" in out
+    assert "event=setting_changed name=workers value=2 takes_effect='after a restart'" in out
+
+
+def test_nobody_reading_the_verdicts_stops_nothing(package: Path, parts: Path) -> None:
+    process = running(inspect(package, parts, "--json"))
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert len(results_in(parts.parent / "results.jsonl")) == 7
+
+
+def test_the_inspectors_version_is_the_projects() -> None:
+    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nversion = "{edge.__version__}"\n' in text
