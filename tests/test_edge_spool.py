@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from spool_writer import image, result
+from spool_writer import image, quick_folder, result
 
 import edge.spool.eviction
 from edge.errors import SpoolError
@@ -19,6 +19,12 @@ from edge.spool.ages import LIMIT, Ages
 
 FAST = SpoolSettings(durable_within_ms=10, retry_min_s=0.02, retry_max_s=0.1)
 SLOW = SpoolSettings(durable_within_ms=60_000)  # nothing is committed unless somebody asks
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with quick_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

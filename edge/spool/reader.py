@@ -1,5 +1,6 @@
 """Reading the spool's database beside its writer."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -15,6 +16,9 @@ T = TypeVar("T")
 class Reader:
     """One connection for the threads that ask; opened anew when another file took the place of the database.
 
+    On a disk that is read-only from the start SQLite cannot open a database with a write-ahead log, because it shares
+    the log's index through a file. It is then read as a file that nobody changes, without what is only in the log.
+
     Args:
         folder: of the spool.
     """
@@ -24,6 +28,7 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
+        self._frozen = False  # read as a file that nobody changes
         self._closed = False
         self.generation = 0  # which opening of the file this is
 
@@ -47,11 +52,29 @@ class Reader:
         if self._closed:
             return
         found = identity(self._path)
-        if self._connection is not None and found != self._opened:
+        if self._connection is not None and (found != self._opened or (self._frozen and self._is_writable())):
             self._let_go()
         if self._connection is None and found is not None:
-            self._connection, self._opened = connect(self._path, writes=False), found
+            self._connection, self._frozen = self._connect()
+            self._opened = found
             self.generation += 1
+
+    def _connect(self) -> tuple[sqlite3.Connection, bool]:
+        connection = connect(self._path, writes=False)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            return connection, False
+        except sqlite3.OperationalError:
+            connection.close()
+            if self._is_writable():
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        return connect(self._path, writes=False, frozen=True), True
+
+    def _is_writable(self) -> bool:
+        return os.access(self._path.parent, os.W_OK)
 
     def _let_go(self) -> None:
         if self._connection is not None:

@@ -88,8 +88,8 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str, order: s
     whole = False
     try:
         cursor = old.execute(f"SELECT {columns} FROM {table} ORDER BY {names[0]} {order}")
-        while chunk := cursor.fetchmany(500):
-            rows += chunk
+        for row in cursor:  # one by one: `fetchmany` would lose those it had read when it met the damage
+            rows.append(row)
             if len(rows) >= 5000:
                 _insert(new, table, columns, places, rows)
                 rows = []

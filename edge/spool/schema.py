@@ -75,9 +75,9 @@ TABLE_NAMES = ("results", "images", "folded", "gaps", "counters")
 MIGRATIONS: dict[int, str] = {}  # minor -> the statements that bring a file of the minor before it up to it
 
 
-def connect(path: Path, writes: bool) -> sqlite3.Connection:
-    """Open the database file; only a writer makes a missing one."""
-    mode = "rwc" if writes else "rw"
+def connect(path: Path, writes: bool, frozen: bool = False) -> sqlite3.Connection:
+    """Open the database file; only a writer makes a missing one. Frozen: nobody changes it, not even its log."""
+    mode = "ro&immutable=1" if frozen else "rwc" if writes else "rw"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,

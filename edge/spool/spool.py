@@ -61,6 +61,9 @@ class Spool:
         self._first_pass = (0, 0)  # of which opening of the file; no unsent pass has a smaller sequence
         self._unreadable: set[int] = set()
         self._closed = False
+        # While the disk refuses, a camera's result that can be delivered must not wait for it. A folder's part is
+        # inspected again when this process ends before the disk is back: its result must not have left already.
+        self.sends_from_memory = True
         self._writer = Writer(folder, settings, wall_clock)
 
     @property
@@ -125,8 +128,7 @@ class Spool:
     def unsent(self, urgent: bool, limit: int) -> list[Result]:
         """Results that were not marked as sent, oldest first.
 
-        They are committed; while the disk refuses, also those that only memory holds: a result that can be delivered
-        must not wait for a disk.
+        They are committed; while the disk refuses, also those that only memory holds (see `sends_from_memory`).
 
         Args:
             urgent: True: fail, review and error; False: pass.
@@ -137,7 +139,7 @@ class Spool:
             marked = set(writer.marks)
             held = (
                 [entry for entry in writer.waiting.entries.values() if entry.result.urgent == urgent]
-                if writer.fault is not None
+                if writer.fault is not None and self.sends_from_memory
                 else []
             )
             first = next(iter(writer.waiting.entries), writer.numbering.next)  # all below has left memory
@@ -259,7 +261,8 @@ class Spool:
         try:
             return self._reader.ask(query, otherwise)
         except (OSError, sqlite3.Error) as error:
-            log.error("event=spool_read_failed error=%r", error)
+            if self._writer.fault is None:  # else it has been said
+                log.error("event=spool_read_failed error=%r", error)
             self._writer.suspect(error)
             return otherwise
 

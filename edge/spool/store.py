@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,8 @@ class Store:
         self.path = folder / FILE
         self.images = folder / IMAGE_FOLDER
         make_folder(self.images)
+        if not os.access(folder, os.W_OK):  # SQLite would only say that it is unable to open the file
+            raise PermissionError(f"{folder}: the file system is read-only, or the folder belongs to another user")
         self.connection = connect(self.path, writes=True)
         try:
             prepare(self.connection, self.path)
