@@ -35,6 +35,10 @@ setup: .venv/.ready .venv-edge/.ready ## Create the Python environments (worksta
 run: setup ## Train, verify and register a model of the built-in sample line
 	@$(BIN)/python flows/train_flow.py run
 
+.PHONY: inspect
+inspect: setup ## Inspect new parts of the sample line with its newest approved model
+	@$(BIN)/lineside inspect
+
 .PHONY: test
 test: setup .venv-edge-tflite/.ready ## Run all tests, those of the device in its own two environments
 	@tests/install-debian-packages.sh

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from edge.errors import EdgeError
 from inspection.commands import dataset, registry
+from inspection.commands.inspecting import inspect
 from inspection.errors import InspectionError
 
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(registry.app, name="registry")
+app.command()(inspect)
 
 
 @app.command()
