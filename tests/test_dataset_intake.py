@@ -5,18 +5,37 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pictures import write_picture, write_set
+from PIL import Image
 from small_disk import small_disk
 
 from edge.preprocess import prepare_file
-from inspection.dataset import preparation, worker
+from inspection.dataset import image_facts, known, preparation, worker
+from inspection.dataset import intake as intake_module
 from inspection.dataset.cache import PixelCache
-from inspection.dataset.intake import prepare_dataset
-from inspection.dataset.manifest import Snapshot, latest_snapshot_id, load_snapshot
+from inspection.dataset.diff import compare
+from inspection.dataset.grouping import group_alike
+from inspection.dataset.images import SourceImage
+from inspection.dataset.intake import prepare_dataset, take_in
+from inspection.dataset.intake_record import load_intake
+from inspection.dataset.manifest import (
+    ImageRow,
+    Snapshot,
+    latest_entry,
+    latest_snapshot_id,
+    load_snapshot,
+    make_snapshot,
+    store_snapshot,
+)
+from inspection.dataset.mask_cache import box_mask, read_masks
+from inspection.dataset.sources import OpenedSource
+from inspection.dataset.splits import Quotas, divide
 from inspection.errors import DataError, StorageError
 from inspection.settings import Settings, parse_settings
 from inspection.storage import LocalStorage, Storage, open_storage
@@ -262,6 +281,196 @@ def test_a_damaged_file_index_costs_a_read_only(
     no_decoding()
     assert prepare_dataset(make_settings(), str(folder), storage) == first
     assert f"file_index_damaged key={key}" in caplog.text
+
+
+def test_broken_images_are_left_out_and_listed_in_log_record_and_history(
+    folder: Path, storage: LocalStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "good" / "empty.png").write_bytes(b"")
+    (folder / "dent" / "text.png").write_text("this is no picture")
+    Image.new("RGB", (48, 36), (7, 7, 7)).save(folder / "good" / "covered.png")
+    for _ in range(2):  # the second time from what is remembered
+        intake = take_in(make_settings(drop_bad_images=True), str(folder), storage)
+        assert sorted(intake.dropped) == ["dent/text.png", "good/covered.png", "good/empty.png"]
+        assert len(intake.snapshot.rows) == 32
+    assert "broken_images_left_out count=3 files=dent/text.png (want a JPEG" in caplog.text
+    assert latest_entry(storage, "bottles").dropped == intake.dropped
+    record = load_intake(storage, "bottles", intake.snapshot.id)
+    assert record is not None
+    assert record.dropped == intake.dropped
+    assert sorted(path.name for path in (folder / "good").iterdir())[-2:] == ["covered.png", "empty.png"]
+
+
+def test_leaving_out_may_leave_too_few(folder: Path, storage: LocalStorage) -> None:
+    for path in sorted((folder / "good").iterdir())[:8]:
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="at least 10 of each class, found 8 good"):
+        take_in(make_settings(drop_bad_images=True), str(folder), storage)
+
+
+def test_warnings_are_kept_for_the_card(folder: Path, storage: LocalStorage, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(folder / "good" / "003.png", folder / "good" / "copy.png")
+    snapshot = prepare_dataset(make_settings(), str(folder), storage)
+    assert "event=dataset_warning code=duplicate-images" in caplog.text
+    record = load_intake(storage, "bottles", snapshot.id)
+    assert record is not None
+    (finding,) = [one for one in record.findings if one.code == "duplicate-images"]
+    assert finding.images == (("good/003.png", "good/copy.png"),)
+    assert load_intake(storage, "bottles", "f" * 64) is None
+
+
+def test_a_second_run_reads_no_image(folder: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare_dataset(make_settings(), str(folder), storage)
+
+    def refuse(self: OpenedSource, uri: str) -> bytes:
+        raise AssertionError(f"{uri} was read again")
+
+    monkeypatch.setattr(OpenedSource, "read", refuse)
+    assert prepare_dataset(make_settings(), str(folder), storage) == first
+
+
+def test_only_what_changed_is_measured_again(
+    folder: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_dataset(make_settings(), str(folder), storage)
+    write_picture(folder / "good" / "000.png", 77)
+    measured = []
+    monkeypatch.setattr(
+        image_facts, "measure", lambda uri, *rest, true=image_facts.measure: measured.append(uri) or true(uri, *rest)
+    )
+    prepare_dataset(make_settings(), str(folder), storage)
+    assert measured == ["good/000.png"]
+
+
+@pytest.mark.parametrize("prefix", ["cache/facts/", "cache/examinations/"])
+def test_damaged_memory_costs_a_reading_only(
+    folder: Path, storage: LocalStorage, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = prepare_dataset(make_settings(), str(folder), storage)
+    (key,) = storage.list(prefix)
+    whole = storage.read(key)
+    for damaged in (whole[: len(whole) // 2], b"", b"[]", b'{"schema": "1.0", "requires": [], "rows": 3}'):
+        storage.write(key, damaged)
+        assert prepare_dataset(make_settings(), str(folder), storage) == first
+    write_picture(folder / "good" / "000.png", 77)
+    storage.write(key, whole[: len(whole) // 2])
+    assert len(prepare_dataset(make_settings(), str(folder), storage).rows) == 32
+    assert "damaged" in caplog.text
+
+
+def test_masks_lie_in_the_cache_as_their_pictures_do(folder: Path, storage: LocalStorage) -> None:
+    painted = np.zeros((36, 48), dtype=np.uint8)
+    painted[:18] = 1  # not zero is defect, however dark it looks
+    for index in range(8):
+        (folder / "masks" / "dent").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(painted).save(folder / "masks" / "dent" / f"{index:03d}.png")
+    snapshot = prepare_dataset(make_settings(), str(folder), storage)
+    rows = [row for row in snapshot.rows if row.defect_type == "dent"]
+    assert len({row.mask_sha256 for row in rows}) == 1
+    masks = read_masks(PixelCache(storage, make_settings().input.contract()), snapshot.rows)
+    assert set(masks) == {row.uri for row in rows}
+    mask = masks["dent/000.png"]
+    assert mask.shape == (32, 32)
+    assert (mask[:15] == 255).all()
+    assert (mask[17:] == 0).all()
+
+
+def test_a_repainted_mask_is_another_snapshot_with_the_same_splits(folder: Path, storage: LocalStorage) -> None:
+    path = folder / "masks" / "dent" / "000.png"
+    path.parent.mkdir(parents=True)
+    Image.new("L", (48, 36), 255).save(path)
+    first = prepare_dataset(make_settings(), str(folder), storage)
+    times = path.stat()
+    Image.new("L", (48, 36), 200).save(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    second = prepare_dataset(make_settings(), str(folder), storage)
+    assert (second.id != first.id, second.parent) == (True, first.id)
+    assert [row.split for row in second.rows] == [row.split for row in first.rows]
+    assert prepare_dataset(make_settings(), str(folder), storage) == second
+
+
+@pytest.mark.parametrize("content", [b"no picture", b""])
+def test_a_mask_that_cannot_be_read_is_a_warning(
+    folder: Path, storage: LocalStorage, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / "masks" / "dent" / "000.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    intake = take_in(make_settings(), str(folder), storage)
+    assert "mask-unreadable" in {finding.code for finding in intake.findings}
+    assert "masks_not_prepared count=1 files=masks/dent/000.png" in caplog.text
+
+
+def test_boxes_are_prepared_as_their_picture_is() -> None:
+    row = ImageRow("a", "0" * 64, 100, 50, "bad", boxes=((50.0, 0.0, 50.0, 50.0), (-5.0, 40.0, 10.0, 10.0)))
+    mask = box_mask(row, make_settings().input.contract())
+    assert mask.shape == (32, 32)
+    assert (mask[:20, 17:] == 255).all()
+    assert (mask[:20, :15] == 0).all()
+    assert mask[31, 0] == 255
+
+
+def test_a_set_that_is_written_while_it_is_read_is_refused(
+    folder: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = intake_module.read_images
+
+    def overwrite(*arguments: Any, **named: Any) -> Any:
+        write_picture(folder / "good" / "000.png", 99)
+        return true(*arguments, **named)
+
+    monkeypatch.setattr(intake_module, "read_images", overwrite)
+    with pytest.raises(DataError, match=r"1 images changed while they were read: good/000\.png"):
+        prepare_dataset(make_settings(), str(folder), storage)
+
+
+def test_near_duplicates_share_a_split_when_asked_to(
+    folder: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The examination says which are alike; that it finds them is tested with it."""
+    true = known.examine
+    apart = prepare_dataset(make_settings(), str(folder), storage)
+    splits = {row.uri: row.split for row in apart.rows}
+    other = next(uri for uri in splits if uri.startswith("good") and splits[uri] != splits["good/000.png"])
+
+    def find_this(*arguments: Any, **named: Any) -> Any:
+        return replace(true(*arguments, **named), alike=(("good/000.png", other),))
+
+    monkeypatch.setattr(known, "examine", find_this)
+    monkeypatch.setattr(known, "CHECKS_VERSION", 2)
+    fresh = LocalStorage(Path(storage.root).parent / "fresh")
+    for _ in range(2):
+        intake = take_in(make_settings(group_near_duplicates=True), str(folder), fresh)
+        now = {row.uri: row.split for row in intake.snapshot.rows}
+        assert now["good/000.png"] == now[other]
+        assert intake.repair is not None
+        assert intake.repair.merged == (tuple(sorted(("good/000.png", other))),)
+        assert intake.repair.leaks == intake.repair.merged
+        assert intake.repair.moved
+    assert latest_entry(fresh, "bottles").grouped == intake.repair.merged
+
+
+@pytest.mark.slow
+def test_200_000_rows_are_stored_divided_grouped_and_compared(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "storage")
+    rows = [
+        ImageRow(f"good/{index:06d}.png", f"{index:064x}", 64, 48, "good", group=f"part-{index // 2}")
+        if index % 3
+        else ImageRow(f"dent/{index:06d}.png", f"{index:064x}", 64, 48, "bad", "dent", group=f"part-{index // 2}")
+        for index in range(200_000)
+    ]
+    divided = divide(rows, {}, [], Quotas(0.25, 0.25), "bottles")
+    snapshot = make_snapshot(divided.rows, None, "/here")
+    store_snapshot(storage, "bottles", snapshot)
+    loaded = load_snapshot(storage, snapshot.id)
+    assert loaded.rows == snapshot.rows
+    after = [
+        replace(row, label="bad", defect_type="dent") if row.uri == "good/000001.png" else row for row in loaded.rows
+    ]
+    assert sum(compare(loaded.rows, after[:-1]).counts().values()) == 2
+    images = [SourceImage(row.uri, "v", row.label, row.defect_type, None, row.group) for row in rows]
+    pairs = [(images[index].uri, images[index + 7].uri) for index in range(0, 199_000, 20)]
+    assert len(group_alike(images, pairs, "here").merged) == len(pairs)
 
 
 def test_everything_works_in_s3(

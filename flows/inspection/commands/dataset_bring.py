@@ -39,7 +39,7 @@ def import_set(
     root = open_storage(settings.storage_root)
     report, source = check_dataset(settings, find_images(settings), root)
     images = [image for image in report.images if image.uri not in report.dropped]
-    check_findings(report.findings, images, source.location)
+    check_findings(report.findings, report.faults, images, source.location)
     brought = bring(images, source, root, settings.line.name)
     if as_json:
         print_json({"place": f"{root.root}/{brought.place}", **vars(brought), "dropped": dict(report.dropped)})

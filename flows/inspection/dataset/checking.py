@@ -42,12 +42,13 @@ def check_dataset(
     source.fetch([uri for image in images for uri in (image.uri, image.mask) if uri is not None], progress)
     masks = digest_masks(images, source)
     examination = examine_known(images, source, settings, storage, masks, workers, progress)
-    dropped = find_broken(examination) if settings.data.drop_bad_images else {}
+    dropped = find_broken(examination.findings, examination.faults) if settings.data.drop_bad_images else {}
     report = Report(
         location=source.location,
         images=images,
         facts=examination.facts,
         findings=tuple(leave_out(examination.findings, dropped)),
+        faults=examination.faults,
         dropped=dropped,
         seconds=examination.seconds,
         flags=_flags(settings),

@@ -4,9 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from inspection.dataset.examine import Examination
 from inspection.dataset.files import shown
-from inspection.dataset.findings import CODES, Finding
+from inspection.dataset.findings import Finding
 from inspection.dataset.images import SourceImage
 from inspection.dataset.manifest import SPLITS, ImageRow, Label
 from inspection.errors import DataError
@@ -59,15 +58,20 @@ def check_classes(images: Sequence[SourceImage], least: int, where: str) -> None
         )
 
 
-def find_broken(examination: Examination) -> dict[str, str]:
-    """Uri to reason of the images that are of no use, whatever else the set is like."""
-    found = {
-        uri: examination.faults.get(uri) or f"{CODES[finding.code].title.lower()}"
-        for finding in examination.findings
+def find_broken(findings: Iterable[Finding], faults: Mapping[str, str]) -> dict[str, str]:
+    """Uri to reason of the images that are of no use, whatever else the set is like.
+
+    Args:
+        findings: of the examination.
+        faults: of the examination: uri to reason of the images that could not be decoded.
+    """
+    told = {
+        uri: str(finding.figures.get(uri) or finding.title.lower())
+        for finding in findings
         if finding.code in BROKEN
         for uri in finding.uris
     }
-    return {**found, **examination.faults}
+    return {**told, **faults}
 
 
 def leave_out(findings: Iterable[Finding], dropped: Mapping[str, str]) -> list[Finding]:
@@ -86,13 +90,13 @@ def leave_out(findings: Iterable[Finding], dropped: Mapping[str, str]) -> list[F
 
 
 def check_findings(
-    findings: Iterable[Finding], examination: Examination, images: Sequence[SourceImage], where: str
+    findings: Iterable[Finding], faults: Mapping[str, str], images: Sequence[SourceImage], where: str
 ) -> None:
     """Check that the examination found no error.
 
     Args:
-        findings: what is left of the examination's when broken images were left out.
-        examination: for the reasons.
+        findings: what is left of them when broken images were left out.
+        faults: uri to reason of the images that could not be decoded.
         images: that are in the set.
         where: location, for messages.
 
@@ -100,12 +104,11 @@ def check_findings(
         DataError: it did; names the files and what to do.
     """
     errors = [finding for finding in findings if finding.severity == "error"]
-    broken = {uri: reason for uri, reason in find_broken(examination).items() if errors}
-    present = {image.uri for image in images}
-    check_readable({uri: reason for uri, reason in broken.items() if uri in present}, len(images), where)
     if not errors:
         return
     labels = {image.uri: image.label for image in images}
+    broken = {uri: reason for uri, reason in find_broken(errors, faults).items() if uri in labels}
+    check_readable(broken, len(images), where)
     told = []
     for finding in errors:
         groups = [" = ".join(f"{uri} ({labels[uri]})" for uri in group if uri in labels) for group in finding.images]

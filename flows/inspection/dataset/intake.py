@@ -108,10 +108,10 @@ def take_in(
 
     masks = digest_masks(images, source)
     examination = examine_known(images, source, settings, storage, masks, workers, progress, with_facts=False)
-    dropped = find_broken(examination) if settings.data.drop_bad_images else {}
+    dropped = find_broken(examination.findings, examination.faults) if settings.data.drop_bad_images else {}
     images = [image for image in images if image.uri not in dropped]
     findings = leave_out(examination.findings, dropped)
-    check_findings(findings, examination, images, source.location)
+    check_findings(findings, examination.faults, images, source.location)
 
     uris = [image.uri for image in images if image.uri in unready]
     read = read_images(

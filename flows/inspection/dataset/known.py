@@ -14,7 +14,7 @@ import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from inspection.dataset.annotations import MaskFacts
 from inspection.dataset.examine import Examination, examine
@@ -96,7 +96,9 @@ def _version(image: SourceImage, masks: Mapping[str, str]) -> str:
 def _examination_key(
     images: Sequence[SourceImage], versions: Mapping[str, str], location: str, settings: Settings
 ) -> str:
-    data = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in _UNRELATED}
+    data = {
+        name: value for name, value in dataclasses.asdict(cast(Any, settings.data)).items() if name not in _UNRELATED
+    }
     sections = ["input", "operating_point", *(["training"] if settings.data.suspicious_labels else [])]
     digest = hashlib.sha256(
         json.dumps([CHECKS_VERSION, location, data, settings.digest(*sections)], sort_keys=True).encode()

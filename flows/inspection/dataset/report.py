@@ -13,7 +13,7 @@ from inspection.dataset.grouping import Repair
 from inspection.dataset.images import SourceImage
 
 if TYPE_CHECKING:
-    from inspection.dataset.examine import ImageFacts
+    from inspection.dataset.image_facts import ImageFacts
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Report:
     images: Sequence[SourceImage]  # all that the source lists, those left out too
     facts: "Mapping[str, ImageFacts]"  # by uri, of those that could be decoded
     findings: tuple[Finding, ...]  # what is left after broken images were left out
+    faults: Mapping[str, str] = field(default_factory=dict)  # uri to reason, of those that could not be decoded
     dropped: Mapping[str, str] = field(default_factory=dict)  # uri to reason, of those left out
     repair: Repair | None = None  # what grouping near duplicates changed; None = it was not asked for
     refusal: str = ""  # why near duplicates are not grouped though it was asked for
