@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from inspection.dataset.annotations import find_annotation_faults
 from inspection.dataset.composition import find_mixtures, find_pixel_faults, find_too_few
-from inspection.dataset.duplicates import find_duplicates, find_groups_across_splits, group_equal
+from inspection.dataset.copies import find_copies
+from inspection.dataset.duplicates import find_groups_across_splits
 from inspection.dataset.findings import CODES, Finding, make_finding
 from inspection.dataset.image_facts import Fault, ImageFacts
 from inspection.dataset.images import Source, SourceImage
+from inspection.dataset.label_doubts import find_label_doubts
 from inspection.dataset.looking import look_at_all
 from inspection.dataset.shortcuts import find_shortcuts
 from inspection.settings import Settings
@@ -64,6 +66,7 @@ def examine(
 
     Raises:
         DataError: a worker process died.
+        TrainingError: labels are to be compared and the backbone's weights are missing or do not fit.
     """
     started = time.monotonic()
     known = known or {}
@@ -76,18 +79,20 @@ def examine(
         elif looked.fault is not None:
             faults[looked.uri] = looked.fault
     facts = {image.uri: facts[image.uri] for image in images if image.uri in facts}  # in the order of the source
-    by_uri = {image.uri: image for image in images}
-    equal = group_equal(facts, source, settings.input.white_level)
+    usable = [image for image in images if image.uri in facts]
+    copies = find_copies(usable, facts, source, settings.input.white_level, workers)
     findings = [
         *_find_faults(faults),
         *find_pixel_faults(facts.values()),
         *find_mixtures(list(facts.values())),
-        *find_duplicates(equal, by_uri),
+        *copies.findings,
         *find_groups_across_splits(images),
-        *find_too_few([image for image in images if image.uri in facts], settings),
+        *find_too_few(usable, settings),
         *find_shortcuts(images, facts),
         *find_annotation_faults(images, facts),
     ]
+    if suspicious_labels:
+        findings += find_label_doubts(usable, source, settings, copies.alike, workers=workers, progress=progress)
     place = {code: index for index, code in enumerate(CODES)}
     findings.sort(key=lambda finding: (finding.severity != "error", place[finding.code]))
     seconds = time.monotonic() - started
@@ -100,7 +105,8 @@ def examine(
         sum(finding.severity == "warning" for finding in findings),
         seconds,
     )
-    return Examination(facts, {uri: fault.reason for uri, fault in faults.items()}, tuple(findings), seconds)
+    reasons = {uri: fault.reason for uri, fault in faults.items()}
+    return Examination(facts, reasons, tuple(findings), seconds, copies.alike)
 
 
 def _find_faults(faults: Mapping[str, Fault]) -> Iterator[Finding]:

@@ -12,30 +12,29 @@ from itertools import combinations
 import numpy as np
 
 BANDS, BAND_BITS = 4, 16
-_BLOCK = 1 << 21  # pairs compared at once: 50 MB
-CROWDED = 256  # hashes in a bucket; of a larger one each query sees this many, spread over it
+_BLOCK = 1 << 20  # pairs compared at once: 50 MB
+_PAIRS_PER_BAND = 4_000_000  # about; queries share them
+_LEAST_SEEN = 32  # hashes of a bucket that every query sees, however many queries there are
 
 
-def find_close(
-    queries: np.ndarray, hashes: np.ndarray, radius: int, most: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_close(queries: np.ndarray, hashes: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pairs of a query and a hash that differ in at most `radius` bits.
 
     Args:
         queries: uint64, [Q].
         hashes: uint64, [N].
         radius: bits, 0..15.
-        most: give up after this many pairs; None = all of them.
 
     Returns:
         Index of the query, index of the hash (int64) and their distance in bits (int64), each [M], each pair once.
-        Where more than `CROWDED` hashes share a band, some of their pairs may be missing.
+        Where very many hashes share a band, as those of a thousand equal pictures do, each query sees only some of
+        them, spread over the bucket, so that neither time nor memory explode.
     """
     if not len(queries) or not len(hashes):
         empty = np.zeros(0, dtype=np.int64)
         return empty, empty, empty
     found: list[np.ndarray] = []
-    count = 0
+    seen = max(_LEAST_SEEN, _PAIRS_PER_BAND // len(queries))
     for band in range(BANDS):
         shift = np.uint64(band * BAND_BITS)
         keys = _band(hashes, shift)
@@ -44,51 +43,52 @@ def find_close(
         starts = np.cumsum(sizes) - sizes
         for flips in _flips(radius // BANDS):
             wanted = _band(queries, shift) ^ flips
-            for pairs in _close_in_buckets(queries, hashes, wanted, order, starts, sizes, radius):
-                found.append(pairs)
-                count += len(pairs)
-                if most is not None and count > 4 * most:
-                    return _unique(found, queries, hashes, most)
-    return _unique(found, queries, hashes, most)
+            found += _close_in_buckets(queries, hashes, wanted, (order, starts, sizes), radius, seen)
+    pairs = np.unique(np.concatenate(found))
+    rows, others = pairs // len(hashes), pairs % len(hashes)
+    return rows, others, np.bitwise_count(queries[rows] ^ hashes[others]).astype(np.int64)
 
 
 def _close_in_buckets(
     queries: np.ndarray,
     hashes: np.ndarray,
     wanted: np.ndarray,
-    order: np.ndarray,
-    starts: np.ndarray,
-    sizes: np.ndarray,
+    buckets: tuple[np.ndarray, np.ndarray, np.ndarray],
     radius: int,
+    seen: int,
 ) -> list[np.ndarray]:
-    """Compare every query with what lies in its bucket; gives int64 [M, 2] arrays of those that are close."""
+    """Compare every query with what lies in its bucket.
+
+    Args:
+        queries: uint64, [Q].
+        hashes: uint64, [N].
+        wanted: bucket of each query, [Q].
+        buckets: indices of the hashes in the order of their buckets, and where each bucket begins and how large it is.
+        radius: bits.
+        seen: hashes of a bucket that a query is compared with, at most.
+
+    Returns:
+        arrays of query * N + hash, of those that are close.
+    """
+    order, starts, sizes = buckets
     found = []
-    taken = np.minimum(sizes[wanted], CROWDED)
+    taken = np.minimum(sizes[wanted], seen)
     ends = np.cumsum(taken)
-    first, last = 0, 0
+    first = 0
     while first < len(queries):
         begun = ends[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(ends, begun + _BLOCK, side="right")))
         counts = taken[first:last]
         rows = np.repeat(np.arange(first, last), counts)
         inside = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        size, start = sizes[wanted[rows]], starts[wanted[rows]]
-        crowded = size > CROWDED
-        inside[crowded] = (rows[crowded] + inside[crowded] * (size[crowded] // CROWDED)) % size[crowded]
-        others = order[start + inside]
+        size = sizes[wanted[rows]]
+        crowded = size > seen
+        inside[crowded] = (rows[crowded] + inside[crowded] * (size[crowded] // seen)) % size[crowded]
+        others = order[starts[wanted[rows]] + inside]
         close = np.bitwise_count(queries[rows] ^ hashes[others]) <= radius
-        found.append(np.stack([rows[close], others[close]], axis=1))
+        found.append(rows[close] * len(hashes) + others[close])
         first = last
     return found
-
-
-def _unique(
-    found: list[np.ndarray], queries: np.ndarray, hashes: np.ndarray, most: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pairs = np.concatenate(found)
-    keys = np.unique(pairs[:, 0] * len(hashes) + pairs[:, 1])[:most]
-    rows, others = keys // len(hashes), keys % len(hashes)
-    return rows, others, np.bitwise_count(queries[rows] ^ hashes[others]).astype(np.int64)
 
 
 def _band(hashes: np.ndarray, shift: np.uint64) -> np.ndarray:
