@@ -1,0 +1,14 @@
+#!/bin/sh
+# Verify every file of a model package against SHA256SUMS, which the component's build wrote.
+# Argument: folder of the artifact (package/, SHA256SUMS). A failure keeps the package that serves now.
+# The inspector verifies again, and tests itself with the package's golden images before it serves.
+set -eu
+cd "$1"
+if ! sha256sum -c SHA256SUMS >verified.txt 2>&1; then
+    echo "event=model_refused reason='files differ from SHA256SUMS' files='$(grep -v ': OK$' verified.txt | tr '\n' ' ')'" >&2
+    exit 1
+fi
+[ -s package/contract.json ] && [ -s package/model.tflite ] || {
+    echo "event=model_refused reason='package/contract.json or package/model.tflite is missing'" >&2
+    exit 1
+}

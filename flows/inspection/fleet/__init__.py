@@ -1,0 +1,1 @@
+"""Components for devices, and how they get there."""
