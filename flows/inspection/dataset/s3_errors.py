@@ -11,8 +11,12 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
+    FlexibleChecksumError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
 )
 
 from inspection.errors import StorageError
@@ -33,6 +37,8 @@ _DENIED = frozenset(
     }
 )
 _THROTTLED = frozenset({"503", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "429"})
+# Raised while an object arrives, which boto3 does not retry
+BROKEN_OFF = (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 ATTEMPTS = 8  # of one request that S3 throttles or drops, with growing pauses: about a minute together
 
 

@@ -1,9 +1,10 @@
-"""Many objects of S3 at once, through Metaflow's parallel client, each verified before it gets its name.
+"""Many objects of S3 at once, each verified before it gets its name.
 
-Chunks of objects are fetched into a staging folder by `metaflow.S3`, which retries what S3 throttles. A file is moved
-to its place only when its size is the listed one and its MD5 is the content tag; where the tag is no MD5 (parts, KMS),
-the object must still have the listed tag afterwards. So a killed run keeps every finished chunk, a half file never has
-a name, and an object that changes between listing and fetching is found.
+A few are fetched by threads. For more, chunks of objects are fetched into a staging folder by `metaflow.S3`, which
+retries what S3 throttles. A file is moved to its place only when its size is the listed one and its MD5 is the content
+tag; where the tag is no MD5 (parts of an odd size, KMS), the object must still have the listed tag afterwards. So a
+killed run keeps every finished chunk, a half file never has a name, and an object that changes between listing and
+fetching is found.
 """
 
 import hashlib
@@ -18,13 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlparse
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from inspection.dataset.s3_errors import explained, is_missing
+from inspection.dataset.s3_errors import BROKEN_OFF, code_of, explained, is_missing
 from inspection.errors import DataError, StorageError
 
 if TYPE_CHECKING:
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+
+DIRECT_OBJECTS = 100  # so many are fetched by threads, sooner than Metaflow's client starts
 CHUNK_OBJECTS = 1000  # fetched by one start of Metaflow's client, which takes about a second
 CHUNK_BYTES = 256 << 20
+_THREADS = 16  # that fetch one object each
+_ATTEMPTS = 3  # of one object that arrives damaged
 _AT_ONCE = 2  # chunks: one starts while the other transfers
 _WORKERS_PER_CORE = 8  # processes of one chunk that wait for S3
 _STAGING = ".staging"
@@ -62,32 +68,29 @@ def fetch_objects(objects: Sequence[Remote], store: Path, client: "S3Client", pr
 
     Raises:
         DataError: an object changed since it was listed.
-        StorageError: S3 refuses, the disk is full, an object arrives damaged twice.
+        StorageError: S3 refuses, the disk is full, an object arrives damaged again and again.
     """
     staging = store / _STAGING
     total = sum(remote.size for remote in objects)
     _make_staging(staging, total)
     started = time.monotonic()
-    odd = [remote for remote in objects if not _is_plain(remote.address)]
-    plain = sorted((remote for remote in objects if _is_plain(remote.address)), key=lambda remote: remote.address)
+    ordered = sorted(objects, key=lambda remote: remote.address)
+    direct = [one for one in ordered if len(ordered) <= DIRECT_OBJECTS or not _is_plain(one.address)]
+    plain = [one for one in ordered if len(ordered) > DIRECT_OBJECTS and _is_plain(one.address)]
     # read by Metaflow's worker processes; its default of 64 costs a small machine more than it gains
     os.environ.setdefault("METAFLOW_S3_WORKER_COUNT", str(min(64, _WORKERS_PER_CORE * (os.cpu_count() or 1))))
-    with _bar(total, progress) as advance, ThreadPoolExecutor(_AT_ONCE) as pool:
+    with _bar(total, progress) as advance:
 
         def take(chunk: Sequence[Remote]) -> None:
             _fetch_chunk(chunk, staging, client)
             advance(sum(remote.size for remote in chunk))
 
-        running = [pool.submit(take, chunk) for chunk in _chunks(plain)]
-        try:
-            for remote in odd:
-                _store(fetch_one(remote, client), remote, staging)
-                advance(remote.size)
-            for future in running:
-                future.result()
-        finally:
-            for future in running:
-                future.cancel()
+        def take_one(remote: Remote) -> None:
+            _store(fetch_one(remote, client), remote, staging)
+            advance(remote.size)
+
+        _run(_THREADS, take_one, direct)
+        _run(_AT_ONCE, take, list(_chunks(plain)))
     seconds = time.monotonic() - started
     _log.info(
         "event=images_fetched count=%d mb=%.1f seconds=%.1f mb_per_s=%.1f",
@@ -98,26 +101,49 @@ def fetch_objects(objects: Sequence[Remote], store: Path, client: "S3Client", pr
     )
 
 
+def _run(threads: int, function: Callable[[Item], None], items: Sequence[Item]) -> None:
+    """Do it for every item; the first error stops what has not begun."""
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(function, item) for item in items]
+        try:
+            for future in running:
+                future.result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
 def fetch_one(remote: Remote, client: "S3Client") -> bytes:
     """The content of one object, if it is still the one that was listed.
 
     Raises:
         DataError: it changed or is gone.
-        StorageError: S3 refuses, or it arrives damaged twice.
+        StorageError: S3 refuses, or it arrives damaged again and again.
     """
     bucket, _, key = remote.address.removeprefix("s3://").partition("/")
-    for _ in range(2):
+    arrived = ""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt)  # s
         with explained(remote.address, "fetching it"):
             try:
                 # AWS answers 412 when the object changed; what does not know this condition is checked below
                 data = client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{remote.tag}"')["Body"].read()
             except client.exceptions.ClientError as error:
-                if is_missing(error) or error.response["Error"].get("Code") in ("412", "PreconditionFailed"):
+                if is_missing(error) or code_of(error) in ("412", "PreconditionFailed"):
                     raise _changed(remote) from error
                 raise
-        if len(data) == remote.size and (_matches(data, remote) or _is_unchanged(remote, client)):
+            except BROKEN_OFF as error:
+                arrived = str(error)
+                continue
+        if len(data) == remote.size and _matches(data, remote):
             return data
-    raise _damaged(remote, len(data))
+        if _is_unchanged(remote, client) and len(data) == remote.size:
+            return data
+        arrived = f"{len(data):,} bytes with another content"
+    raise StorageError(
+        f"{remote.address}: arrived damaged {_ATTEMPTS} times: want {remote.size:,} bytes with content tag "
+        f"{remote.tag}, found {arrived}; check the network and run again: what was fetched so far stays"
+    )
 
 
 def _fetch_chunk(chunk: Sequence[Remote], staging: Path, client: "S3Client") -> None:
@@ -149,9 +175,7 @@ def _fetch_chunk(chunk: Sequence[Remote], staging: Path, client: "S3Client") -> 
                 path.replace(remote.place)
             else:
                 doubtful.append(remote)
-    with ThreadPoolExecutor(16) as pool:
-        for remote, data in zip(doubtful, pool.map(lambda one: fetch_one(one, client), doubtful), strict=True):
-            _store(data, remote, staging)
+    _run(_THREADS, lambda one: _store(fetch_one(one, client), one, staging), doubtful)
 
 
 def _matches(data: bytes, remote: Remote) -> bool:
@@ -199,13 +223,6 @@ def _changed(remote: Remote) -> DataError:
     return DataError(
         f"{remote.address}: changed or was deleted since it was listed (content tag {remote.tag}, "
         f"{remote.size:,} bytes then); run again when nobody writes there"
-    )
-
-
-def _damaged(remote: Remote, found: int) -> StorageError:
-    return StorageError(
-        f"{remote.address}: arrived damaged twice: want {remote.size:,} bytes with content tag {remote.tag}, "
-        f"found {found:,} bytes with another; check the network and run again: what was fetched so far stays"
     )
 
 

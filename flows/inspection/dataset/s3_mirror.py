@@ -86,7 +86,7 @@ class S3Mirror:
 
         Raises:
             DataError: one changed since it was listed.
-            StorageError: S3 refuses, the disk is full, an object arrives damaged.
+            StorageError: S3 refuses, the disk is full, an object arrives damaged again and again.
         """
         from inspection.dataset.s3_fetch import Remote, fetch_objects
 
