@@ -27,6 +27,7 @@ N x sum(bad/probability) / sum(1/probability), both over the images at hand (Há
 """
 
 import random
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
@@ -92,15 +93,24 @@ class Selector:
     """
 
     def __init__(self, audit_share: float, max_per_hour: int, max_per_day: int, seed: int | None = None) -> None:
+        self._lock = threading.Lock()  # parts come from workers, changes and questions from the loop
+        self._counts = Counts()
         self.change(audit_share, max_per_hour, max_per_day)
         self._windows: dict[str, tuple[Window, Window]] = {}
         self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
-        self.counts = Counts()
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the candidates up to now."""
+        with self._lock:
+            found = self._counts
+            return Counts(found.kept.copy(), found.thinned.copy(), found.capped.copy(), found.no_picture.copy())
 
     def change(self, audit_share: float, max_per_hour: int, max_per_day: int) -> None:
         """Draw by other settings from the next part on; places that are taken stay taken."""
-        self._audit_share = audit_share
-        self._places = (max_per_hour, max_per_day)
+        with self._lock:
+            self._audit_share = audit_share
+            self._places = (max_per_hour, max_per_day)
 
     def select(
         self, verdict: Literal["pass", "fail", "review", "error"], label: str | None, picture: bool, now_s: float
@@ -113,21 +123,24 @@ class Selector:
             picture: whether there is an image to keep.
             now_s: seconds of a clock that does not jump, from any start.
         """
-        audit_draw, thinning_draw = self._random.random(), self._random.random()
-        reason: Reason = "audit" if verdict == "pass" else verdict
-        if verdict == "pass" and audit_draw >= self._audit_share:
-            return None
-        stratum = f"{verdict}/{label or '-'}/{reason}"
-        if not picture:
-            self.counts.no_picture[stratum] += 1
-            return None
-        windows = self._windows.setdefault(reason, (Window(HOUR_S), Window(DAY_S)))
-        chance = min(window.probability(now_s, places) for window, places in zip(windows, self._places, strict=True))
-        if thinning_draw >= chance:
-            (self.counts.thinned if chance else self.counts.capped)[stratum] += 1
-            return None
-        for window in windows:
-            window.take()
-        self.counts.kept[stratum] += 1
-        probability = chance * (self._audit_share if verdict == "pass" else 1.0)
-        return Selection(reason, probability, self._audit_share, stratum)
+        with self._lock:
+            audit_draw, thinning_draw = self._random.random(), self._random.random()
+            reason: Reason = "audit" if verdict == "pass" else verdict
+            if verdict == "pass" and audit_draw >= self._audit_share:
+                return None
+            stratum = f"{verdict}/{label or '-'}/{reason}"
+            if not picture:
+                self._counts.no_picture[stratum] += 1
+                return None
+            windows = self._windows.setdefault(reason, (Window(HOUR_S), Window(DAY_S)))
+            chance = min(
+                window.probability(now_s, places) for window, places in zip(windows, self._places, strict=True)
+            )
+            if thinning_draw >= chance:
+                (self._counts.thinned if chance else self._counts.capped)[stratum] += 1
+                return None
+            for window in windows:
+                window.take()
+            self._counts.kept[stratum] += 1
+            probability = chance * (self._audit_share if verdict == "pass" else 1.0)
+            return Selection(reason, probability, self._audit_share, stratum)
