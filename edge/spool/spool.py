@@ -31,6 +31,8 @@ from edge.spool.settings import SpoolSettings
 from edge.spool.waiting import OVERHEAD_BYTES
 from edge.spool.writer import Writer
 
+MARKS_LIMIT = 20_000
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -139,12 +141,13 @@ class Spool:
             marked = set(writer.marks)
             held = (
                 [entry for entry in writer.waiting.entries.values() if entry.result.urgent == urgent]
-                if writer.fault is not None and self.sends_from_memory
+                if writer.refusal() is not None and self.sends_from_memory
                 else []
             )
             first = next(iter(writer.waiting.entries), writer.numbering.next)  # all below has left memory
         hidden = marked | self._unreadable
-        found = self._unsent_rows(urgent, limit + len(hidden), first)
+        # While marks cannot be noted on disk they pile up; then what is stored waits for the disk.
+        found = self._unsent_rows(urgent, limit + len(hidden), first) if len(marked) < MARKS_LIMIT else []
         results = self._parse([row for row in found if row[0] not in hidden])
         listed = {result.sequence for result in results}
         results += [
@@ -164,18 +167,22 @@ class Spool:
         """
         writer = self._writer
         with writer.lock:
+            stored = []
             for sequence in ids:
                 entry = writer.waiting.entries.get(sequence)
                 if entry is not None:
                     entry.sent = True
-            writer.mark(list(ids), [])
+                if entry is None or entry.taken or entry.stored:
+                    stored.append(sequence)
+            if stored:
+                writer.mark(stored, [])
 
     def folded(self) -> list[FoldedCounts]:
         """Pass results that were folded into counts and not yet reported, oldest first."""
         writer = self._writer
         with writer.lock:
             hidden = set(writer.folded_marks)
-            held = list(writer.waiting.folded) if writer.fault is not None else []
+            held = list(writer.waiting.folded) if writer.fault is not None and self.sends_from_memory else []
         nothing: list[FoldedCounts] = []
         stored = self._read(lambda connection: rows.folded_counts(connection, self._thing), nothing)
         return [counts for counts in stored + held if counts.last_sequence not in hidden]
@@ -206,11 +213,12 @@ class Spool:
         age = self._oldest_age_s()
         with writer.lock:
             held = list(writer.waiting.entries.values())
+            reason = writer.refusal()
             evicted = evicted + writer.waiting.dropped
             unsent, images, size = writer.totals
             return SpoolFigures(
-                state="ok" if writer.fault is None else "memory",
-                reason=writer.fault,
+                state="ok" if reason is None else "memory",
+                reason=reason,
                 notice=writer.notice,
                 queue_length=max(0, unsent - len(writer.marks)) + sum(not (e.sent or e.stored) for e in held),
                 oldest_age_s=age,
@@ -254,7 +262,7 @@ class Spool:
 
     def _ticket(self, entry: Entry) -> Ticket:
         writer = self._writer
-        return Ticket(entry, writer.changed, lambda: writer.fault, writer.commit_now)
+        return Ticket(entry, writer.changed, writer.refusal, writer.commit_now)
 
     def _read(self, query: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """Ask the database; while it cannot be read the answer is `otherwise`, and the writer opens it anew."""

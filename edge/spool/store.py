@@ -97,11 +97,12 @@ class Store:
         found: Counter[str] = Counter()
         rows = {row[0]: row[1] for row in self.connection.execute("SELECT sequence, suffix FROM images")}
         files, confirmed = image_files(self.images), confirmed_files(self.images)
+        known = {*files, *confirmed}
         for sequence, name in files.items():
             if rows.get(sequence) is None or name != f"{sequence}{rows[sequence]}":
                 (self.images / name).unlink(missing_ok=True)
                 found["image-file-without-row"] += 1
-        lost = [sequence for sequence in rows if sequence not in files and sequence not in set(confirmed)]
+        lost = [sequence for sequence in rows if sequence not in known]
         found["lost-image"] += len(lost)
         if lost or confirmed:
             self.commit(Batch(confirmed=lost + confirmed, counts=Counter({"lost-image": len(lost)})))
@@ -278,11 +279,11 @@ class Store:
         return marked, urgent
 
     def insert_folded(self, counts: Iterable[FoldedCounts]) -> None:
-        """Add counts of folded results, inside a transaction."""
+        """Add counts of folded results, inside a transaction; the same counts only once."""
         for count in counts:
             self.connection.execute(
-                "INSERT INTO folded(last_sequence, first_sequence, hour, line, package, operating_point, count)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO folded(last_sequence, first_sequence, hour, line, package, operating_point,"
+                " count) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     count.last_sequence,
                     count.first_sequence,

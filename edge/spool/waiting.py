@@ -5,6 +5,8 @@ into counts, then audit images, images of reviews and errors, images of fails, r
 last. What the writer is about to write stays.
 """
 
+import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 
@@ -13,6 +15,8 @@ from edge.spool.eviction import fold
 from edge.spool.records import Entry, FoldedCounts
 
 OVERHEAD_BYTES = 3000  # of an entry beside its JSON and image: measured with sys.getsizeof, rounded up
+
+log = logging.getLogger(__name__)
 
 
 class Waiting:
@@ -59,12 +63,14 @@ class Waiting:
     def _make_room(self) -> None:
         """Drop until an eighth of the bound is free, so that it is not done for every entry."""
         target = self._limit_bytes - self._limit_bytes // 8
+        before = Counter(self.dropped)
         self._drop_results(lambda entry: entry.sent or entry.result.verdict == "pass", target)
         for reasons in (("audit",), ("review", "error"), ("fail",)):
             self._drop_images(reasons, target)
         self._drop_results(lambda entry: entry.sent or entry.result.verdict == "pass", target)
         self._drop_results(lambda entry: entry.result.verdict in ("review", "error"), target)
         self._drop_results(lambda entry: True, target)
+        log.warning("event=spool_memory_full dropped=%s", json.dumps(self.dropped - before))
 
     def _drop_results(self, chosen: Callable[[Entry], bool], target: int) -> None:
         passes: list[Result] = []

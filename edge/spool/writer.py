@@ -36,6 +36,7 @@ LOCK_FILE = "lock"
 GROUP = 500  # entries in one commit
 MARKS_WITHIN_S = 5.0  # sent results are noted with the next commit, or after so long; losing a note costs a repeat
 MANY_MARKS = 1000
+HANGS_AFTER_S = 10.0  # a commit that takes longer is a fault to tell, though it may still succeed
 TIDY_EVERY_S = 10.0  # images that the uploader has confirmed are removed
 VACUUM_PAGES = 256  # given back to the file system at a time
 
@@ -94,6 +95,16 @@ class Writer:
             self._unlock()
             raise
         self._thread.start()
+
+    def refusal(self) -> str | None:
+        """Why results do not get to disk at the moment: it refuses them, or it hangs; None when they do."""
+        if self.fault is not None:
+            return self.fault
+        first = next(iter(self.waiting.entries.values()), None)
+        waited_s = 0.0 if first is None else time.monotonic() - first.put_s
+        if waited_s < HANGS_AFTER_S + self._settings.durable_within_ms / 1000:
+            return None
+        return f"the disk has taken nothing for {waited_s:.0f} s"
 
     def mark(self, sequences: list[int], folded: list[int]) -> None:
         """Note what was sent; under the lock."""
@@ -195,8 +206,8 @@ class Writer:
             store = self._ready(lowest)
             refused = self._write_images(store, entries, batch)
             started = time.monotonic()
-            if self._is_due(batch):
-                batch.confirmed = self._confirmed(store)
+            batch.confirmed = self._confirmed(store)
+            if batch != Batch():
                 known = store.commit(batch)
                 self.commits += 1
                 self.commit_s += 0.2 * (time.monotonic() - started - self.commit_s)
@@ -226,10 +237,6 @@ class Writer:
             self.numbering.reserve(lowest)
         self.numbering.note_given()
         return self.store
-
-    def _is_due(self, batch: Batch) -> bool:
-        parts = (batch.entries, batch.images, batch.sent, batch.folded, batch.folded_sent, batch.gaps, batch.counts)
-        return any(parts) or (self.totals[1] > 0 and time.monotonic() >= self._tidy_s)
 
     def _confirmed(self, store: Store) -> list[int]:
         """Images that the uploader is done with, looked for now and then."""
