@@ -130,6 +130,7 @@ class _Assembly:
         stack.callback(self._outputs.close)
         self._source: Source = open_source(settings.source.uri, settings.source, self._transport, names.trigger)
         stack.callback(self._source.close)
+        self._spool.sends_from_memory = not self._source.keeps_parts
         self._inspector = Inspector(
             self._source,
             serving,

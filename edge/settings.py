@@ -82,17 +82,17 @@ class InspectorSettings:
             ("metrics_every_s", 1, 86_400),
             ("health_every_s", 1, 86_400),
         ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                faults.append(f"{name}: want {low} to {high}, found {value}")
+            number: float = getattr(self, name)
+            if not low <= number <= high:
+                faults.append(f"{name}: want {low} to {high}, found {number}")
         if not self.source.uri:
             faults.append("source.uri: want a source such as folder:PATH or v4l2:/dev/video0 (--source), found nothing")
         # Those of a transport that is not chosen may be empty.
         chosen = {"file": self.sink == "file", "mqtt": self.sink == "mqtt"}
         for part in dataclasses.fields(self):
-            value = getattr(self, part.name)
+            value: Any = getattr(self, part.name)
             if dataclasses.is_dataclass(value) and chosen.get(part.name, True):
-                for fault in value.check():  # type: ignore[attr-defined]
+                for fault in value.check():
                     faults.append(fault if fault.startswith(f"{part.name}.") else f"{part.name}.{fault}")
         return faults
 
