@@ -47,6 +47,7 @@ def arrived(store: Path) -> dict[str, bytes]:
 
 def upload(spool: Path, to: str | Path, *more: str) -> tuple[int, dict[str, Any]]:
     """Run the real child."""
+    Path(to).mkdir(exist_ok=True)
     command = [sys.executable, "-m", "edge.uploader", "--spool", str(spool), "--to", str(to), *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     return done.returncode, json.loads(done.stdout)
@@ -189,6 +190,7 @@ def test_images_kept_while_the_child_runs_are_sent_too(tmp_path: Path) -> None:
 def test_killed_at_any_moment_the_next_child_finishes_the_work(tmp_path: Path) -> None:
     spool = make_spool(tmp_path / "spool", 40, size=20_000)
     store = tmp_path / "store"
+    store.mkdir()
     sequences = waiting(spool)
     command = [sys.executable, "-m", "edge.uploader", "--spool", str(spool), "--to", str(store), "--max-kb-per-s=400"]
     killed = 0
@@ -199,7 +201,7 @@ def test_killed_at_any_moment_the_next_child_finishes_the_work(tmp_path: Path) -
             child.send_signal(signal.SIGKILL)
             killed += 1
         child.wait()
-        files, left = arrived(store) if store.is_dir() else {}, set(waiting(spool))
+        files, left = arrived(store), set(waiting(spool))
         for sequence in sequences:  # nothing is gone from both places, and no image is without its sidecar
             name = f"press-3-{sequence}"
             assert sequence in left or f"{name}.jpg" in files
@@ -243,10 +245,13 @@ def test_a_target_without_sense_is_told(
 
 def test_a_share_that_is_not_mounted_is_missing_and_not_made(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "share" / "inbox", TokenBucket(0))
-    with pytest.raises(UploadError, match="is not there; mount the share") as caught:
-        store.put("a/b.jpg", b"x", hashlib.sha256(b"x").hexdigest())
-    assert caught.value.state == "missing"
-    assert not (tmp_path / "share").exists()
+    for mount_point in (False, True):
+        if mount_point:
+            (tmp_path / "share").mkdir()
+        with pytest.raises(UploadError, match="there is no such folder; make it, or mount the share") as caught:
+            store.put("a/b.jpg", b"x", hashlib.sha256(b"x").hexdigest())
+        assert caught.value.state == "missing"
+        assert not (tmp_path / "share" / "inbox").exists()
 
 
 def test_a_full_store_is_told_and_leaves_no_rest(tmp_path: Path) -> None:
@@ -268,7 +273,8 @@ def test_a_store_that_this_user_may_not_write_to_is_denied(tmp_path: Path) -> No
 
 
 def test_a_file_in_the_way_is_told_with_its_path(tmp_path: Path) -> None:
-    (tmp_path / "store").write_text("a file")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a").write_text("a file")
     with pytest.raises(UploadError, match=r"store/a/b\.jpg: cannot write") as caught:
         FolderStore(tmp_path / "store", TokenBucket(0)).put("a/b.jpg", b"x", hashlib.sha256(b"x").hexdigest())
     assert caught.value.state == "offline"
@@ -490,6 +496,7 @@ def test_close_ends_the_child_even_when_it_will_not(tmp_path: Path, monkeypatch:
 def test_the_supervisor_runs_the_real_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = make_spool(tmp_path / "spool", 3)
     monkeypatch.chdir(tmp_path)  # a component's working directory is not where the program lies
+    (tmp_path / "store").mkdir()
     settings = UploadSettings(to=str(tmp_path / "store"), nice=5)
     supervisor = UploadSupervisor(settings, spool, lambda: len(waiting(spool)))
     for _ in range(2000):

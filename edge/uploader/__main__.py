@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.errors import EdgeError, UploadError
+from edge.logs import set_up_logs
 from edge.spool.images import ImageQueue
 from edge.uploader.sending import Sent, send_all
 from edge.uploader.settings import UploadSettings
@@ -33,8 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     os.nice(options.nice)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("botocore").setLevel(logging.WARNING)
     settings = UploadSettings(
         to=options.to, profile=options.profile, region=options.region, max_kb_per_s=options.max_kb_per_s
     )
@@ -83,4 +82,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    set_up_logs("info", sys.stderr)  # stdout is for the report
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     sys.exit(main())

@@ -10,7 +10,7 @@ S3_URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*?))?/*")
 class UploadSettings:
     """The uploader."""
 
-    to: str = ""  # a folder, or s3://bucket/prefix; empty: images stay on the device
+    to: str = ""  # a folder that is there, or s3://bucket/prefix; empty: images stay on the device
     profile: str = ""  # of the AWS configuration; empty: the environment, such as the token exchange service
     region: str = ""  # of the bucket; empty: AWS_REGION of the environment, or the AWS configuration
     max_kb_per_s: float = 0.0  # network for uploads, in 1,000 bytes a second; 0: all there is

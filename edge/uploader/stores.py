@@ -63,7 +63,7 @@ class FolderStore:
     """Files below a folder, whole or not there.
 
     Args:
-        folder: made if it is missing, but not its parent: that may be a share that is not mounted now.
+        folder: must be there: it is never made, since a share that is not mounted now would fill the device's own disk.
         bucket: cap on bytes a second.
     """
 
@@ -75,8 +75,10 @@ class FolderStore:
         """Write beside the place, sync, rename, sync the folder."""
         path = self._folder / key
         staged = path.with_name(f".{path.name}.part")
-        if not self._folder.parent.is_dir():
-            raise UploadError("missing", f"{self._folder.parent} is not there; mount the share or correct upload.to")
+        if not self._folder.is_dir():
+            raise UploadError(
+                "missing", f"{self._folder}: there is no such folder; make it, or mount the share it is on"
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
