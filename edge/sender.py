@@ -31,9 +31,6 @@ URGENT_AT_ONCE = 32
 PASSES_AT_ONCE = 64
 """Pass results looked at for one batch: more than fit into it."""
 
-FIRST_LOOK_S = 0.01
-"""After being woken in vain, look again so soon, then ever later."""
-
 
 class ResultQueue(Protocol):
     """What the sender needs of the spool."""
@@ -80,7 +77,6 @@ class Sender:
         # Sent, but still listed by the spool, whose writer notes it a moment later: not to be sent twice.
         self._noting: dict[bool, set[int]] = {True: set(), False: set()}
         self._passes_since_s: float | None = None
-        self._look_again_s = settings.poll_s
         self._something = threading.Event()
         self._closing = threading.Event()
         self._stopping = threading.Event()
@@ -92,8 +88,7 @@ class Sender:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that the spool has something, so that an urgent result leaves at once."""
-        self._look_again_s = FIRST_LOOK_S
+        """Say that the spool has committed something, so that an urgent result leaves at once."""
         self._something.set()
 
     def offer(self, topic: str, payload: bytes, keep: int = 1, on_sent: Callable[[], None] | None = None) -> None:
@@ -146,9 +141,7 @@ class Sender:
                 self._stopping.wait(delay)
             else:
                 if idle:
-                    # What `wake` told of may need some ms more to be on the disk, before which nothing is sent.
-                    self._something.wait(self._look_again_s)
-                    self._look_again_s = min(2 * self._look_again_s, self._settings.poll_s)
+                    self._something.wait(self._settings.poll_s)
 
     def _round(self) -> bool:
         """Send what is due: urgent results, offered messages, one batch of passes; True when nothing was."""
@@ -270,4 +263,4 @@ class Sender:
     def _count(self, **more: int) -> None:
         with self._figures_lock:
             counted = {name: getattr(self._figures, name) + number for name, number in more.items()}
-            self._figures = replace(self._figures, **counted)  # type: ignore[arg-type]
+            self._figures = replace(self._figures, **counted)

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 from mosquitto import Authority, Identity, Mosquitto
-from sending import TOPICS, Spool, result, until
+from sending import TOPICS, result, until
 
 from edge.errors import NotAuthorizedError, RefusedError, TransportError
 from edge.messages import read_results
+from edge.results import Result
 from edge.sender import Sender
+from edge.spool.settings import SpoolSettings
+from edge.spool.spool import Spool
 from edge.transports.mqtt import MqttTransport
 from edge.transports.opening import last_will
 from edge.transports.settings import MqttSettings, SenderSettings
@@ -84,41 +87,44 @@ def published(transport: MqttTransport) -> bool:
 
 
 def test_every_verdict_of_a_long_run_arrives_though_the_broker_stops_and_hangs(
-    broker: Mosquitto, connect: Connect
+    broker: Mosquitto, connect: Connect, tmp_path: Path
 ) -> None:
-    arrived: list[int] = []
+    arrived: list[Result] = []
     reader = connect("reader")
-    reader.subscribe(
-        TOPICS.results, lambda topic, payload: arrived.extend(one.sequence for one in read_results(payload))
-    )
+    reader.subscribe(TOPICS.results, lambda topic, payload: arrived.extend(read_results(payload)))
     until(lambda: subscribed(reader))
-    spool = Spool()
+    spool = Spool(tmp_path / "spool", "thing-1", SpoolSettings(durable_within_ms=20))
     device = connect("thing-1")
     sender = Sender(spool, device, TOPICS, SENDING)
+    spool.on_committed = sender.wake
     sender.start()
-    for sequence in range(2000):
-        spool.results.append(
-            result(sequence, ("fail", "review", "error")[sequence % 3] if sequence % 7 == 0 else "pass")
-        )
-        sender.wake()
-        if sequence == 400:
-            until(lambda: len(spool.marked) > 50)
+    put: list[Result] = []
+    for number in range(2000):
+        verdict = ("fail", "review", "error")[number % 3] if number % 7 == 0 else "pass"
+        put.append(spool.put(result(number, verdict)).result)
+        if number == 400:
+            until(lambda: sender.figures().results > 50)
             broker.stop()
-        elif sequence == 800:
+        elif number == 800:
             until(lambda: not device.state().connected)
             broker.start()
-        elif sequence == 1200:
-            until(lambda: len(spool.marked) > 900)
+        elif number == 1200:
+            until(lambda: sender.figures().results > 900, 120)
             broker.freeze()
-        elif sequence == 1600:
+        elif number == 1600:
             until(lambda: sender.figures().error)
             broker.thaw()
         time.sleep(0.0005)
+    assert spool.flush(60)
     assert sender.close(120)
-    until(lambda: len(set(arrived)) == 2000, 120)
-    assert sorted(set(arrived)) == list(range(2000))
-    assert sorted(spool.marked) == list(range(2000)), "each was noted as sent once"
+    until(lambda: len({one.id for one in arrived}) == 2000, 120)
+    by_id = {one.id: one for one in arrived}
+    assert by_id == {one.id: one for one in put}
+    assert all(by_id[one.id] == one for one in arrived), "a repeat is the same result"
+    assert sender.figures().results == 2000
     assert sender.figures().failures > 0, "the broker was away in the middle of sending"
+    until(lambda: spool.figures().queue_length == 0)
+    spool.close()
 
 
 def test_triggers_sent_while_the_device_was_away_arrive_later(broker: Mosquitto, connect: Connect) -> None:

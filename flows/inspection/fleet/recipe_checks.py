@@ -7,7 +7,7 @@ the reference does not say was observed on nucleus lite 2.6.0.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_RECIPE_BYTES = 16_000
@@ -44,7 +44,7 @@ _OPERATIONS = {
     "aws.greengrass.ipc.mqttproxy": {"aws.greengrass#PublishToIoTCore", "aws.greengrass#SubscribeToIoTCore"},
     "aws.greengrass.ipc.pubsub": {"aws.greengrass#PublishToTopic", "aws.greengrass#SubscribeToTopic"},
 }
-_SHAPE = dict[str, tuple[type, bool]]
+_Shape = Mapping[str, tuple[type, bool]]
 
 
 def recipe_faults(recipe: dict[str, Any]) -> list[str]:
@@ -147,7 +147,7 @@ def _access(control: Any) -> Iterator[str]:
                     yield f"{where}.{name}: the local bus knows no wildcard +, found {resource!r}"
 
 
-def _keys(value: Any, shape: _SHAPE, where: str) -> Iterator[str]:
+def _keys(value: Any, shape: _Shape, where: str) -> Iterator[str]:
     """Unknown, missing and mistyped keys; a key in another case is unknown, and the right one is told."""
     if not isinstance(value, dict):
         yield f"{where}: want an object, found {value!r}"
