@@ -31,7 +31,7 @@ from inspection.known_errors import ends_clearly
 from inspection.settings import Settings, override_settings, parse_settings
 
 
-@package_sources("../edge", suffixes=[".py", ".txt"])
+@package_sources("../edge", suffixes=[".py", ".txt", ".json", ".sh", ".md"])
 class TrainFlow(FlowSpec):
     """Train, verify and register a model of one line."""
 
