@@ -1,6 +1,7 @@
 """The spool when the disk is full, read-only, damaged or gone: results stay in memory and come to disk later."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
@@ -184,6 +185,7 @@ def test_no_number_repeats_when_memory_was_all_there_was(folder: Path, opened: C
     moved = folder.with_name("moved")
     seen = set(stored)
     for run in range(3):  # each of these programs ends with its results only in memory
+        time.sleep(0.02)  # numbers without a disk come from the clock, in milliseconds
         folder.rename(moved)
         folder.write_text("the disk is gone")
         lost = opened()
@@ -193,7 +195,6 @@ def test_no_number_repeats_when_memory_was_all_there_was(folder: Path, opened: C
         seen |= set(sequences)
         folder.unlink()
         moved.rename(folder)
-        time.sleep(0.02)  # numbers without a disk come from the clock, in milliseconds
         again = opened()
         number = again.put(result(f"back-{run}")).result.sequence
         assert number not in seen
@@ -347,6 +348,62 @@ def test_a_database_damaged_in_use_is_replaced_and_nothing_in_memory_is_lost(
     assert {stored.sequence for stored in again.unsent(True, 100)} >= {ticket.result.sequence for ticket in tickets}
 
 
+def test_a_database_that_is_damaged_again_and_again_is_not_replaced_in_a_hurry(
+    opened: Callable[..., Spool], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(replace(FAST, retry_min_s=0.2, retry_max_s=0.2))
+    replaced = []
+
+    def commit(*_: object) -> None:
+        replaced.append(time.monotonic())
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.spool.store.Store.commit", commit)
+        ticket = spool.put(result("k", "fail"))
+        wait_for(lambda: len(replaced) >= 4)
+    assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(replaced[1:]))
+    wait_for(lambda: ticket.durable)
+
+
+def test_a_disk_that_hangs_is_told_and_its_results_are_delivered_meanwhile(
+    opened: Callable[..., Spool], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool.writer.HANGS_AFTER_S", 0.05)
+    spool = opened()
+    assert spool.put(result("first")).wait(20)
+    blocker = sqlite3.connect(folder / "spool.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    ticket = spool.put(result("hangs", "fail"))
+    wait_for(states(spool, "memory"))
+    assert "taken nothing" in (spool.figures().reason or "")
+    assert ticket.done()
+    assert not ticket.durable
+    assert [found.source_key for found in spool.unsent(True, 5)] == ["hangs"]
+    spool.mark_sent([ticket.result.sequence])
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    wait_for(lambda: ticket.durable)
+    assert spool.flush(20)
+    assert spool.unsent(True, 5) == []
+    assert spool.figures().state == "ok"
+
+
+def test_what_is_sent_from_memory_leaves_nothing_behind_while_the_disk_refuses(
+    opened: Callable[..., Spool], folder: Path
+) -> None:
+    folder.write_text("no disk")
+    spool = opened(replace(FAST, memory_bytes=1_000_000))
+    for number in range(2000):
+        spool.put(result(f"k{number}"))
+        spool.mark_sent([found.sequence for found in spool.unsent(False, 10)])
+    figures = spool.figures()
+    assert figures.queue_length == 0
+    assert figures.evicted == {}  # what was sent is no loss
+    assert figures.in_memory < 400
+    assert spool._writer.marks == set()
+
+
 def test_only_the_newest_damaged_databases_are_kept(opened: Callable[..., Spool], folder: Path) -> None:
     for _ in range(5):
         spool = opened()
@@ -358,7 +415,9 @@ def test_only_the_newest_damaged_databases_are_kept(opened: Callable[..., Spool]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", '{"schema": "1.0"}', '{"schema": "1.0", "reserved": "x"}', "\x00" * 64]
+    "text",
+    ["", "{", "[1]", '{"schema": "1.0"}', '{"schema": "1.0", "reserved": "x"}', "\x00" * 64],
+    ids=["empty", "cut", "list", "fields missing", "wrong type", "zeros"],
 )
 def test_a_damaged_mark_makes_no_number_repeat(opened: Callable[..., Spool], folder: Path, text: str) -> None:
     spool = opened()

@@ -10,11 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from spool_writer import quick_folder
 
 from edge.spool import ImageQueue, Spool, SpoolSettings
 
 WRITER = Path(__file__).parent / "spool_writer.py"
 KILLS = 60
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with quick_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -48,9 +55,9 @@ def kill_one(forker: subprocess.Popen[str], folder: Path, says: Path, run: int, 
 
 
 def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_no_number_repeats(
-    tmp_path: Path, forker: subprocess.Popen[str]
+    place: Path, forker: subprocess.Popen[str]
 ) -> None:
-    folder, says = tmp_path / "spool", tmp_path / "says"
+    folder, says = place / "spool", place / "says"
     choose = random.Random(0)
     for run in range(KILLS):
         kill_one(forker, folder, says, run, choose.uniform(0, 0.06))

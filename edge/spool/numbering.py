@@ -12,6 +12,8 @@ exact to within the last round; after a power loss it may be older, so the count
 While no block can be reserved (the disk refuses), or when the mark cannot be read, numbers go on from the clock
 (milliseconds since 2020), or from a large random number when the clock is plainly wrong: both lie far above any number
 counted up so far. A new spool begins there too, so a device that got a new disk does not repeat the numbers of its old.
+What that rests on: fewer than a thousand results a second, and a clock that is not set back between two programs that
+both end without having found a disk.
 """
 
 import json

@@ -219,7 +219,7 @@ class Spool:
             return SpoolFigures(
                 state="ok" if reason is None else "memory",
                 reason=reason,
-                notice=writer.notice,
+                notice=writer.opener.notice,
                 queue_length=max(0, unsent - len(writer.marks)) + sum(not (e.sent or e.stored) for e in held),
                 oldest_age_s=age,
                 in_memory=sum(not entry.stored for entry in held),

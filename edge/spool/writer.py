@@ -7,9 +7,7 @@ When the disk refuses (full, read-only, broken, taken away), results stay in mem
 tried again with backoff, opening everything anew; when it takes writes again, it gets all that memory holds.
 """
 
-import fcntl
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -22,17 +20,15 @@ from edge.backoff import Backoff
 from edge.errors import SpoolError
 from edge.results import Result
 from edge.spool.eviction import make_room, trim_settled
-from edge.spool.files import identity, make_folder
 from edge.spool.images import confirmed_files
 from edge.spool.numbering import Numbering
+from edge.spool.opening import Opener
 from edge.spool.records import Entry
-from edge.spool.recovery import open_store, replace_damaged, rescue
 from edge.spool.schema import is_damaged
 from edge.spool.settings import SpoolSettings
 from edge.spool.store import Batch, Store
 from edge.spool.waiting import Waiting
 
-LOCK_FILE = "lock"
 GROUP = 500  # entries in one commit
 MARKS_WITHIN_S = 5.0  # sent results are noted with the next commit, or after so long; losing a note costs a repeat
 MANY_MARKS = 1000
@@ -56,9 +52,7 @@ class Writer:
     """
 
     def __init__(self, folder: Path, settings: SpoolSettings, wall_clock: Callable[[], float] = time.time) -> None:
-        self._folder = folder
         self._settings = settings
-        self._wall_clock = wall_clock
         self.lock = threading.Lock()
         self.work = threading.Condition(self.lock)  # the writer waits for something to do
         self.changed = threading.Condition(self.lock)  # others wait for something to be durable
@@ -67,7 +61,7 @@ class Writer:
         self.marks: set[int] = set()  # sent, not yet noted on disk
         self.folded_marks: set[int] = set()  # last sequences of folded counts that were reported
         self.fault: str | None = None  # why the disk refuses
-        self.notice: str | None = None
+        self.opener = Opener(folder, wall_clock)
         self.duplicates = 0
         self.commits = 0
         self.commit_s = 0.0  # moving average
@@ -81,9 +75,7 @@ class Writer:
         self._unchecked = False
         self._tidy_s = time.monotonic() + TIDY_EVERY_S
         self._backoff = Backoff(settings.retry_min_s, settings.retry_max_s)
-        self._orphans: list[Store] = []  # their files are gone, but can still be read
-        self._damage: Exception | None = None  # what is wrong with the database's content
-        self._lock_file: int | None = None
+        self._replaced = False  # a damaged database was replaced, and the disk has not yet taken results since
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         try:
@@ -92,7 +84,7 @@ class Writer:
             self._refuse(error)
             self.numbering.start_without_disk()
         except BaseException:
-            self._unlock()
+            self.opener.close()
             raise
         self._thread.start()
 
@@ -286,6 +278,7 @@ class Writer:
     def _recover(self) -> None:
         if self.fault is not None:
             self._backoff.succeed()
+            self._replaced = False
             log.warning("event=spool_disk_back after=%s", self.fault)
             with self.lock:
                 self.fault = None
@@ -322,9 +315,9 @@ class Writer:
         store, self.store = self.store, None
         self.numbering.let_go()
         if store is not None:
-            self._let_go(store)
-        if is_damaged(error) and self._damage is None:
-            self._damage = error  # the file is replaced at once
+            self.opener.let_go(store, error)
+        if is_damaged(error) and not self._replaced:
+            self._replaced = True  # without waiting, but not again and again
         else:
             self._backoff.fail()
         self._set_fault(error)
@@ -336,16 +329,6 @@ class Writer:
                 log.error("event=spool_memory reason=%s in_memory=%d", reason, len(self.waiting.entries))
             self.fault = reason
             self.changed.notify_all()
-
-    def _let_go(self, store: Store) -> None:
-        """Close the database, unless its file is gone: then its rows are read as soon as there is a new one."""
-        try:
-            if store.is_in_place():
-                store.close()
-            else:
-                self._orphans.append(store)
-        except (OSError, sqlite3.Error) as error:
-            log.error("event=spool_close_failed error=%r", error)
 
     def _retry(self) -> bool:
         """Open everything anew; whether the disk takes results again shows in the round that follows."""
@@ -363,67 +346,26 @@ class Writer:
         return True
 
     def _open(self) -> None:
-        self._lock_folder()
-        if self._damage is not None:
-            store, notice = replace_damaged(self._folder, self._damage, self._wall_clock)
-            self._damage = None
-        else:
-            store, notice = open_store(self._folder, self._wall_clock)
+        store = self.opener.open()
         try:
-            for orphan in self._orphans:
-                rescue(orphan.connection, store, tables=("results", "folded", "gaps", "counters"))
-            found = store.tidy_images()
-            first = not self.numbering.opened
             highest = store.highest()
             with self.lock:
+                first = not self.numbering.opened
                 self.numbering.find_start(highest)
                 gaps = list(self.numbering.gaps)
             if gaps:
                 store.commit(Batch(gaps=gaps))
-                del self.numbering.gaps[: len(gaps)]
             with self.lock:
+                del self.numbering.gaps[: len(gaps)]
                 lowest = next(iter(self.waiting.entries), self.numbering.next)
             self.numbering.reserve(lowest)
-            self._unchecked = first and self.numbering.unclean
         except BaseException:
             store.close()
             raise
-        for name, count in found.items():
-            log.warning("event=spool_tidied %s=%d", name.replace("-", "_"), count)
-        for orphan in self._orphans:
-            orphan.close()
-        self._orphans = []
+        self._unchecked = first and self.numbering.unclean
         self.store = store
-        self.notice = notice or self.notice
         with self.lock:
             self._take_totals()
-
-    def _lock_folder(self) -> None:
-        """Make sure that no other process writes to this folder; anew when the folder is another one."""
-        make_folder(self._folder)
-        path = self._folder / LOCK_FILE
-        if self._lock_file is not None:
-            status = os.fstat(self._lock_file)
-            if identity(path) == (status.st_dev, status.st_ino):
-                return
-            self._unlock()
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise SpoolError(
-                f"{self._folder}: another inspector uses this spool; stop it, or give each its own folder"
-            ) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._lock_file = descriptor
-
-    def _unlock(self) -> None:
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
 
     def _end(self) -> None:
         """Leave the folder so that the next start goes on without a gap, if all is on disk."""
@@ -434,8 +376,6 @@ class Writer:
                 self.store.close()
         except (OSError, sqlite3.Error) as error:
             log.error("event=spool_close_failed error=%r", error)
-        for orphan in self._orphans:
-            orphan.close()
         self.store = None
         self.numbering.let_go()
-        self._unlock()
+        self.opener.close()
