@@ -109,7 +109,7 @@ def _inspect(options: argparse.Namespace) -> int:
 def _configure(options: argparse.Namespace) -> tuple[Configuration, Nucleus | None]:
     """The settings of flags, file and nucleus, and the connection to the nucleus if there is to be one."""
     from edge.configuration import Configuration
-    from edge.settings import read_file, set_value
+    from edge.settings import DEFAULT_STATE, read_file, set_value
     from edge.transports.opening import parse_sink
 
     flags: dict[str, Any] = {}
@@ -138,7 +138,8 @@ def _configure(options: argparse.Namespace) -> tuple[Configuration, Nucleus | No
         flags["thing"] = os.environ["AWS_IOT_THING_NAME"]  # that the nucleus gives to its components
     nucleus = Nucleus.connect()
     known = nucleus.read_configuration()
-    configuration = Configuration(flags, options.config, known)
+    memory = Path(flags.get("state", DEFAULT_STATE)) / "nucleus.json"
+    configuration = Configuration(flags, options.config, known, memory)
     nucleus.on_configuration_change(configuration.offer, known)
     return configuration, nucleus
 

@@ -81,9 +81,9 @@ def run(
         serving = Serving(Path(settings.model), state / "packages", settings.threads, settings.workers, settings.line)
         stack.callback(serving.close)
         serving.start()
-        line = _wait_for_line(serving, settings, stopping)
+        line = _wait_for_line(serving, settings, stopping, nucleus)
         if line is None:
-            return Run(0)
+            return Run(LOST if nucleus is not None and nucleus.lost else 0)
         return _Assembly(configuration, serving, line, stopping, show, nucleus, stack).run()
 
 
@@ -243,10 +243,12 @@ class _Assembly:
         return describe(self._tally, counts.repeated, self._inspector.pool.late, counts.faults, package)
 
 
-def _wait_for_line(serving: Serving, settings: InspectorSettings, stopping: threading.Event) -> str | None:
-    """The line's name: of the settings, else of the first package, which is waited for."""
+def _wait_for_line(
+    serving: Serving, settings: InspectorSettings, stopping: threading.Event, nucleus: Nucleus | None
+) -> str | None:
+    """The line's name: of the settings, else of the first package, which is waited for; None when told to end."""
     while not settings.line and serving.current() is None:
-        if stopping.wait(_TICK_S):
+        if stopping.wait(_TICK_S) or (nucleus is not None and nucleus.lost):
             return None
         serving.tick(time.monotonic())
     served = serving.current()

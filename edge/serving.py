@@ -147,6 +147,8 @@ class Serving:
         if deployed is None:
             return False
         if self._served is not None and deployed.digest == self._served.digest:
+            if self._state.ok:
+                return False
             return self._take(deployed, self._served, self._good_state(deployed))
         if deployed == self._refused and self._backoff.remaining_s() > 0:
             return False

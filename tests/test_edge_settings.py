@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +81,9 @@ def test_a_file_is_toml_or_json(tmp_path: Path) -> None:
     as_json = tmp_path / "a.json"
     as_json.write_text(json.dumps(LEAST), encoding="utf-8")
     assert read_settings(read_file(as_json)).model == "package"
-    if sys.version_info >= (3, 11):
-        as_toml = tmp_path / "a.toml"
-        as_toml.write_text('model = "p"\n[source]\nuri = "folder:x"\n[source.folder]\nonce = true\n', encoding="utf-8")
-        assert read_settings(read_file(as_toml)).source.folder.once is True
+    as_toml = tmp_path / "a.toml"
+    as_toml.write_text('model = "p"\n[source]\nuri = "folder:x"\n[source.folder]\nonce = true\n', encoding="utf-8")
+    assert read_settings(read_file(as_toml)).source.folder.once is True
 
 
 def test_a_file_that_cannot_be_read_is_said_by_name(tmp_path: Path) -> None:
@@ -149,6 +147,23 @@ def test_the_nucleus_configuration_is_followed_between_file_and_flags() -> None:
     configuration.offer({"deadline_ms": "200", "review": {"max_per_day": "9", "audit_share": "0.1"}})
     assert configuration.poll() is None  # as it is already
     assert configuration.fault == ""
+
+
+def test_a_deployment_with_faults_does_not_stop_the_device_at_its_next_start(tmp_path: Path) -> None:
+    memory = tmp_path / "state" / "nucleus.json"
+    with pytest.raises(SettingsError, match="workers"):
+        Configuration(LEAST, None, {"workers": "many"}, memory)
+    Configuration(LEAST, None, {"workers": "2", "deadline_ms": "50"}, memory)
+    bad = Configuration(LEAST, None, {"workers": "many"}, memory)
+    assert (bad.settings.workers, bad.settings.deadline_ms) == (2, 50)
+    assert "workers" in bad.fault
+    bad.offer({"workers": "2", "deadline_ms": "60"})
+    assert bad.poll() is not None
+    assert bad.fault == ""
+    assert Configuration(LEAST, None, {"workers": "none"}, memory).settings.deadline_ms == 60
+    memory.write_text("{", encoding="utf-8")
+    with pytest.raises(SettingsError, match="workers"):
+        Configuration(LEAST, None, {"workers": "many"}, memory)
 
 
 def test_every_setting_is_a_plain_value_with_a_default() -> None:
