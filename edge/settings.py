@@ -90,9 +90,9 @@ class InspectorSettings:
         # Those of a transport that is not chosen may be empty.
         chosen = {"file": self.sink == "file", "mqtt": self.sink == "mqtt"}
         for part in dataclasses.fields(self):
-            value: Any = getattr(self, part.name)
-            if dataclasses.is_dataclass(value) and chosen.get(part.name, True):
-                for fault in value.check():
+            table: Any = getattr(self, part.name)
+            if hasattr(table, "check") and chosen.get(part.name, True):
+                for fault in table.check():
                     faults.append(fault if fault.startswith(f"{part.name}.") else f"{part.name}.{fault}")
         return faults
 
