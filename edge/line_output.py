@@ -7,22 +7,18 @@ of a verdict is its result in the spool.
 
 import json
 import logging
-import queue
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge.errors import OutputError, RefusedError, TransportError
+from edge.errors import OutputError
 from edge.results import Result
 from edge.transports.interface import Transport
 
 _log = logging.getLogger(__name__)
 
 SCHEMA = "1.0"
-_WAITING = 16  # signals for a broker that is slow; older ones are worthless by then
 
 
 @dataclass(frozen=True)
@@ -181,6 +177,8 @@ def open_outputs(settings: OutputSettings, transport: Transport | None, topic: s
         if settings.mqtt:
             if transport is None:
                 raise OutputError("output.mqtt: there is no transport to publish with; set one, or mqtt = false")
+            from edge.message_output import MqttOutput
+
             outputs.append(MqttOutput(transport, topic, settings))
         if settings.gpio_chip:
             from edge.gpio_output import open_gpio_output  # needs a library that only boards with pins have
@@ -261,79 +259,3 @@ class FileOutput:
             )
             return
         self._fault = None
-
-
-class MqttOutput:
-    """Messages on the topic `output`, published on a thread of its own so that the loop never waits for a broker.
-
-    The newest signals win: when the broker is slow, those older than `stale_s` are dropped and counted. A heartbeat is
-    `{"alive": true, "at": …}`; `close` publishes `{"alive": false}`. A program that died is noticed by the heartbeats
-    that fail to come, or by the broker when the transport's last will is `last_will()`.
-    """
-
-    name = "mqtt"
-
-    def __init__(self, transport: Transport, topic: str, settings: OutputSettings) -> None:
-        self._transport = transport
-        self._topic = topic
-        self._stale_s = settings.stale_s
-        self._waiting: queue.Queue[tuple[float, bytes] | None] = queue.Queue(_WAITING)
-        self._fault: str | None = None
-        self.dropped = 0  # signals and heartbeats that never left
-        self._thread = threading.Thread(target=self._run, name="line-output", daemon=True)
-        self._thread.start()
-
-    def signal(self, result: Result, alarm: bool) -> None:
-        """Hand the signal to the thread."""
-        self._offer(signal_fields(result, alarm))
-
-    def heartbeat(self, now_s: float) -> None:
-        """Hand the heartbeat to the thread."""
-        self._offer({"schema": SCHEMA, "alive": True, "at": round(now_s, 3)})
-
-    def fault(self) -> str | None:
-        """Why the last message did not leave."""
-        return self._fault
-
-    def close(self) -> None:
-        """Say that the program stops, as far as the broker listens, and end the thread."""
-        self._put(None)
-        self._thread.join(timeout=2 * self._stale_s)
-
-    def _offer(self, fields: dict[str, Any]) -> None:
-        self._put((time.monotonic(), json.dumps(fields).encode()))
-
-    def _put(self, item: tuple[float, bytes] | None) -> None:
-        while True:
-            try:
-                self._waiting.put_nowait(item)
-                return
-            except queue.Full:
-                try:
-                    self._waiting.get_nowait()
-                    self.dropped += 1
-                except queue.Empty:
-                    pass  # the thread took it just now
-
-    def _run(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            offered_s, payload = item
-            if time.monotonic() - offered_s > self._stale_s:
-                self.dropped += 1
-                continue
-            self._publish(payload)
-        self._publish(last_will())
-
-    def _publish(self, payload: bytes) -> None:
-        try:
-            self._transport.publish(self._topic, payload, self._stale_s)
-        except (TransportError, RefusedError) as error:
-            self.dropped += 1
-            self._fault = f"{self._topic}: {error}"
-            return
-        self._fault = None
-
-
-def last_will() -> bytes:
-    """What the topic `output` says when the program is gone: by `close`, or by the broker as the last will."""
-    return json.dumps({"schema": SCHEMA, "alive": False}).encode()

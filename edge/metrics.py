@@ -16,6 +16,7 @@ import numpy as np
 
 from edge.contract import DriftReference
 from edge.drift import drift_distance
+from edge.minute import FIGURES, SCORE_EDGES, Figures, Minute
 from edge.results import Result
 from edge.selection import Counts
 from edge.spool.records import FoldedCounts, SpoolFigures
@@ -27,16 +28,13 @@ SCHEMA = "1.0"
 MAX_MESSAGE_BYTES = 5000
 MAX_METRICS = 30
 FOLDED_AT_ONCE = 4  # reports of folded passes that one message takes
-LATENCY_SAMPLES = 100  # Source: a metric of the format takes at most 100 values
 OLDEST_S = 13 * 24 * 3600.0  # Source: CloudWatch takes no metrics older than 14 days; a day is left for the way there
 EARLIEST_S = 1_767_225_600.0  # 2026-01-01: a clock that says less was never set
 DRIFT_PARTS = 1000  # the last so many parts are compared with calibration
 DRIFT_LEAST = 100  # with fewer the distance tells nothing
-SCORE_EDGES = (-10.0, -8.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)  # logits
 
 _STAGES = ("total", "queue", "decode", "preprocess", "detect")
 _SAMPLE_STEPS = ((100, 60), (100, 40), (80, 30), (60, 20), (40, 10), (25, 5), (10, 0), (0, 0))
-_FIGURES = ("score", "brightness", "contrast", "sharpness")
 _MOST_NAMES = 12  # of labels, error codes and strata: the commonest; the rest as "other"
 
 
@@ -93,10 +91,10 @@ class Metrics:
         self._random = random.Random(seed)
         self._package = ""
         self._reference: DriftReference | None = None
-        self._recent: deque[tuple[float, float, float, float]] = deque(maxlen=DRIFT_PARTS)
+        self._recent: deque[Figures] = deque(maxlen=DRIFT_PARTS)
         self._before: dict[str, Mapping[str, int]] = {}  # totals that the message before told
         self._began_s: float | None = None
-        self._minute = _Minute()
+        self._minute = Minute()
 
     def use_model(self, package: str, reference: DriftReference) -> None:
         """Another model serves from now on: its scores are compared with its own calibration."""
@@ -111,24 +109,9 @@ class Metrics:
             result: of the part.
             statistics: of the model's input; None when the part has no picture.
         """
-        minute = self._minute
-        minute.parts += 1
-        minute.verdicts[result.verdict] += 1
-        if result.error is not None:
-            minute.errors[result.error] += 1
-        if result.label is not None:
-            minute.labels[result.label] += 1
-        if len(minute.latencies) < LATENCY_SAMPLES:
-            minute.latencies.append(result.latency_ms)
-        elif (place := self._random.randrange(minute.parts)) < LATENCY_SAMPLES:  # Source: Vitter's algorithm R, 1985
-            minute.latencies[place] = result.latency_ms
-        if result.score is not None:
-            minute.scores[int(np.searchsorted(SCORE_EDGES, result.score, "right"))] += 1
-            if statistics is not None:
-                figures = (result.score, statistics.brightness, statistics.contrast, statistics.sharpness)
-                minute.sums += figures
-                minute.measured += 1
-                self._recent.append(figures)
+        figures = self._minute.record(result, statistics, self._random)
+        if figures is not None:
+            self._recent.append(figures)
 
     def message(self, now_s: float, around: Around | None = None) -> dict[str, Any]:
         """The message of the time since the one before; begins a new one.
@@ -142,7 +125,7 @@ class Metrics:
         around = around or Around()
         metrics, plain = self._metrics(around), self._plain(now_s, around)
         latencies = self._random.sample(self._minute.latencies, len(self._minute.latencies))
-        self._minute, self._began_s = _Minute(), now_s
+        self._minute, self._began_s = Minute(), now_s
         for total, stage in _SAMPLE_STEPS:
             message = self._assemble(now_s, {**metrics, **_latency_metrics(latencies, total, stage)}, plain)
             if len(dump_metrics(message)) <= MAX_MESSAGE_BYTES:
@@ -175,11 +158,11 @@ class Metrics:
             "Degraded": (int(around.degraded), "Count"),
         }
         if minute.measured:
-            for name, total in zip(_FIGURES, minute.sums, strict=True):
+            for name, total in zip(FIGURES, minute.sums, strict=True):
                 found[f"{name.capitalize()}Mean"] = (_rounded(total / minute.measured), "")
         if self._reference is not None and len(self._recent) >= DRIFT_LEAST:
             recent = np.array(self._recent)
-            for index, name in enumerate(_FIGURES):
+            for index, name in enumerate(FIGURES):
                 distance = drift_distance(recent[:, index], getattr(self._reference, name))
                 found[f"{name.capitalize()}Drift"] = (_rounded(distance), "")
         if (spool := around.spool) is not None:
@@ -245,20 +228,6 @@ class Metrics:
 def dump_metrics(message: Mapping[str, Any]) -> bytes:
     """The message as JSON."""
     return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
-
-
-class _Minute:
-    """What is counted from one message to the next."""
-
-    def __init__(self) -> None:
-        self.parts = 0
-        self.verdicts: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.labels: Counter[str] = Counter()
-        self.scores: Counter[int] = Counter()  # by class of SCORE_EDGES
-        self.latencies: list[dict[str, float]] = []  # by stage, of a random sample of the parts
-        self.measured = 0
-        self.sums = np.zeros(len(_FIGURES))  # over the parts with a score
 
 
 def _latency_metrics(latencies: list[dict[str, float]], total: int, stage: int) -> dict[str, tuple[Any, str]]:

@@ -16,12 +16,12 @@ from edge.metrics import (
     FOLDED_AT_ONCE,
     MAX_MESSAGE_BYTES,
     MAX_METRICS,
-    SCORE_EDGES,
     Around,
     Metrics,
     MetricsSettings,
     dump_metrics,
 )
+from edge.minute import SCORE_EDGES
 from edge.results import Result
 from edge.selection import Counts
 from edge.spool.records import FoldedCounts, SpoolFigures

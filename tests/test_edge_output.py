@@ -17,13 +17,12 @@ from edge.gpio_output import ChipPins, GpioOutput
 from edge.line_output import (
     Alarm,
     FileOutput,
-    MqttOutput,
     Outputs,
     OutputSettings,
-    last_will,
     open_outputs,
     signal_fields,
 )
+from edge.message_output import MqttOutput, goodbye
 from edge.results import Result
 from edge.transports.interface import OnMessage, TransportState
 
@@ -257,7 +256,7 @@ def test_a_signal_is_published_and_the_end_is_told() -> None:
     assert transport.taken == [
         signal_fields(result, alarm=True),
         {"schema": "1.0", "alive": True, "at": 123.0},
-        json.loads(last_will()),
+        json.loads(goodbye()),
     ]
     assert transport.taken[-1]["alive"] is False
 
