@@ -43,9 +43,7 @@ class TrainFlow(FlowSpec):
     )
     data = Parameter("data", default="", help="Images: folder, list, manifest or s3:// address; beats [data] source.")
     format = Parameter("format", default="", help="How the images are laid out; beats [data] format.")
-    map = Parameter(
-        "map", default="", help="PREFIX=FOLDER of a manifest's images, several parted by spaces; beats [data] map."
-    )
+    map = Parameter("map", default="", help="PREFIX=FOLDER of a manifest's images; may be repeated.")
     drop_bad_images = Parameter("drop-bad-images", default=False, help="Leave out images that cannot be used.")
     group_near_duplicates = Parameter("group-near-duplicates", default=False, help="Keep copies in one split.")
     weights = Parameter("weights", default="", help="imagenet, none or a file; beats [training] weights.")

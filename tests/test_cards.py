@@ -11,10 +11,14 @@ from metaflow.cards import Markdown, Table
 from PIL import Image
 
 from inspection.cards import dataset as dataset_card
+from inspection.cards import intake as intake_card
 from inspection.cards import parity as parity_card
 from inspection.cards import report as report_card
 from inspection.cards import training as training_card
 from inspection.cards.style import make_grid, to_thumbnail
+from inspection.dataset.findings import make_finding
+from inspection.dataset.grouping import Repair
+from inspection.dataset.intake_record import Intake
 from inspection.dataset.manifest import ImageRow, Snapshot
 from inspection.decision.calibration import fit_calibration
 from inspection.decision.evaluation import Evaluation, evaluate
@@ -354,3 +358,44 @@ def test_thumbnail_keeps_the_aspect_ratio() -> None:
 def test_grid_fills_its_last_row() -> None:
     grid = make_grid([(str(index), make_picture()) for index in range(6)])
     assert [len(row) for row in grid._data] == [4, 4]
+
+
+class TestIntakeCard:
+    def intake(self, **fields: Any) -> Intake:
+        rows = tuple(
+            ImageRow(uri, uri, 64, 48, "good", group=uri, split="train") for uri in ("good/a.png", "good/<b>|*.png")
+        )
+        return Intake(Snapshot("5" * 64, rows, None, "/here"), **fields)
+
+    def test_warnings_stand_with_their_pictures_and_what_to_do(self):
+        finding = make_finding("duplicate-images", "good/<b>|*.png twice", [("good/a.png", "good/<b>|*.png", "gone")])
+        intake = self.intake(findings=(finding,))
+        wanted = intake_card.pictures_wanted(intake)
+        assert wanted == ["good/a.png", "good/<b>|*.png"], "those that are not in the snapshot have no picture"
+        components = intake_card.intake_components(intake, {uri: make_picture() for uri in wanted})
+        text = text_of(components)
+        assert finding.title in text
+        assert finding.advice in text
+        assert r"good/&lt;b&gt;\|\*.png twice" in text
+        assert len(pictures_of(components)) == 2
+
+    def test_what_was_left_out_and_grouped_is_listed(self):
+        repair = Repair((("good/a.png", "good/b.png"),), (), ())
+        intake = self.intake(dropped={f"bad/{index}.png": "the file is empty" for index in range(60)}, repair=repair)
+        text = text_of(intake_card.intake_components(intake, {}))
+        assert "60 images that cannot be used are left out" in text
+        assert "The first 50" in text
+        assert "made 1 group" in text
+
+    def test_a_clean_set_says_nothing(self):
+        assert intake_card.intake_components(self.intake(), {}) == []
+
+    def test_masks_and_boxes_tint_the_pictures_of_the_dataset(self):
+        row = ImageRow("dent/a.png", "a", 64, 48, "bad", "dent", mask="masks/a.png", group="a", split="train")
+        snapshot = Snapshot("5" * 64, (row,), None, "/here")
+        plain, tinted = (
+            pictures_of(dataset_card.dataset_components(snapshot, {row.uri: make_picture()}, marks))[-1]
+            for marks in ({}, {row.uri: np.zeros(make_picture().shape[:2], dtype=np.uint8) + 255})
+        )
+        assert plain.render()["src"] != tinted.render()["src"]
+        assert "1 have a mask or boxes" in text_of(dataset_card.dataset_components(snapshot, {}, {}))

@@ -191,6 +191,17 @@ def test_alike_pictures_differ_in_nothing_and_a_scratch_stands_out() -> None:
     assert apart[5, 5].max() == 0
 
 
+def test_what_differs_is_told_after_the_pictures_are_laid_over_each_other() -> None:
+    part = np.asarray(
+        Image.fromarray(np.random.default_rng(3).integers(0, 255, (15, 20, 3), dtype=np.uint8)).resize(
+            (200, 150), Image.Resampling.BICUBIC
+        )
+    )
+    shifted = part[3:143, 2:192]
+    plain = np.abs(part[:140, :190].astype(int) - shifted).mean()
+    assert difference(shifted, part).mean() < plain / 5
+
+
 def test_thumbnails_are_never_larger_than_the_picture() -> None:
     assert fit((50, 40), 220) == (50, 40)
     assert fit((2200, 1100), 220) == (220, 110)

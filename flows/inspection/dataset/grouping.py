@@ -100,7 +100,7 @@ def _check_sizes(members: dict[str, list[str]], count: int, where: str) -> None:
     if not large:
         return
     (name, size), *more = large
-    others = f" ({len(more)} more groups are too large as well)" if more else ""
+    others = f" (and {len(more)} more as large as that)" if more else ""
     raise DataError(
         f"{where}: near duplicates would make one group of {size} of the {count} images, named {name}, want at most "
         f"{most} ({LARGEST_SHARE:.0%}){others}: {shown(sorted(members[name]))}; look at them in "

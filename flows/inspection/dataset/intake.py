@@ -111,6 +111,8 @@ def take_in(
     dropped = find_broken(examination.findings, examination.faults) if settings.data.drop_bad_images else {}
     images = [image for image in images if image.uri not in dropped]
     findings = leave_out(examination.findings, dropped)
+    if dropped:
+        check_classes(images, least, source.location)
     check_findings(findings, examination.faults, images, source.location)
 
     uris = [image.uri for image in images if image.uri in unready]
@@ -124,7 +126,7 @@ def take_in(
         images = [image for image in images if image.uri not in read.faults]
     else:
         check_readable(read.faults, len(images), source.location)
-    if dropped:
+    if read.faults:
         check_classes(images, least, source.location)
 
     grouping = Grouping(tuple(images), ())

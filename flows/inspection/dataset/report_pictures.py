@@ -12,6 +12,7 @@ from edge.contract import InputContract
 from edge.errors import ImageError
 from edge.preprocess import prepare_file
 from inspection.dataset.annotations import decode_mask
+from inspection.dataset.registration import WHOLE, register
 
 SIDE_PX = 220  # of a thumbnail's longer side
 MARK = (213, 94, 0)  # vermilion; Source: Okabe and Ito (2008), "Color universal design"
@@ -106,20 +107,33 @@ def mark_defects(
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Where two pictures differ, stretched so that the largest difference is white.
+    """Where two pictures differ when they are laid over each other, stretched so that the largest difference is white.
 
     Args:
         one: uint8 [H, W, 3].
-        other: uint8 of any size; it is brought to the first one's.
+        other: uint8 of any size.
 
     Returns:
         uint8 [H, W, 3]: black where they are alike.
     """
     height, width = one.shape[:2]
-    resized = np.asarray(Image.fromarray(other).resize((width, height), Image.Resampling.BILINEAR))
-    apart = np.abs(one.astype(np.float32) - resized.astype(np.float32)).mean(axis=2)
+    match = register(_grey(one), _grey(other))
+    left, top, across, down = match.region if match else WHOLE
+    rows, columns = other.shape[:2]
+    extent = (left * columns, top * rows, (left + across) * columns, (top + down) * rows)
+    laid = np.asarray(
+        Image.fromarray(other).transform((width, height), Image.Transform.EXTENT, extent, Image.Resampling.BICUBIC)
+    )
+    covered = np.asarray(  # what lies outside of the other picture cannot be compared
+        Image.new("L", (columns, rows), 255).transform((width, height), Image.Transform.EXTENT, extent)
+    )
+    apart = np.abs(one.astype(np.float32) - laid.astype(np.float32)).mean(axis=2) * (covered == 255)
     stretched = apart * (255 / max(float(apart.max()), 32.0))  # the rounding of a JPEG stays nearly black
     return np.repeat(stretched.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).convert("L")).astype(np.float32)
 
 
 def to_data_uri(pixels: np.ndarray) -> str:

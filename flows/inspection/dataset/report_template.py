@@ -179,8 +179,8 @@ its figures say.</p>
 {% endif %}
 
 <h2>How classes differ as pictures</h2>
-<p class="faint">One row per class, on one axis. Rows of good and bad parts should look alike: what differs here has
-nothing to do with the defect, and a model would learn it all the same.</p>
+<p class="faint">One row per class, on one axis. Rows of good and bad parts should look much alike: where they do
+not, a model may learn the light, the camera or the compression instead of the defect.</p>
 {% for title, reading, chart in charts %}
 <h3>{{ title }}</h3>
 <p class="faint">{{ reading }}</p>
