@@ -63,7 +63,7 @@ def find_mixtures(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
 def find_too_few(images: Sequence[SourceImage], settings: Settings) -> Iterator[Finding]:
     """Classes and defect types with too few images, and how many more are needed."""
     least = settings.data.min_images_per_class
-    counts = Counter(image.label for image in images)
+    counts = Counter(str(image.label) for image in images)
     for label, other in (("good", "bad"), ("bad", "good")):
         if not counts[label]:
             yield make_finding("one-class", f"{counts[other]} {other} pictures and not one {label}")

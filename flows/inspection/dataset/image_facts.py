@@ -27,6 +27,7 @@ WORKING_PX = 256  # the longer side of the picture that is measured is at least 
 THUMBNAIL_PX = 32  # side of the small grey picture that near duplicates are looked for with
 BLACK_LEVEL = 16  # grey level; ITU-R BT.601 calls it black
 
+Content = bytes  # `ImageFacts` has a field of that name
 _LEVELS = np.arange(256, dtype=np.float64)
 _EXIF_IFD, _MAKE, _MODEL, _DATE, _DATE_ORIGINAL = 0x8769, 0x010F, 0x0110, 0x0132, 0x9003
 _TIME = re.compile(r"((?:19[89]|2\d\d)\d)[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
@@ -63,7 +64,7 @@ class ImageFacts:
     lightest: int
     sharpness: float  # mean absolute difference of neighbouring pixels, of the picture as measured
     pixel_digest: str  # of size, histogram and thumbnail: equal pictures have equal ones; others hardly ever
-    thumbnail: bytes  # uint8 [32, 32], grey, the whole picture squeezed into a square
+    thumbnail: Content  # uint8 [32, 32], grey, the whole picture squeezed into a square
     mask: MaskFacts | None = None  # None: the image has no mask
 
     @property

@@ -10,6 +10,7 @@ taken from the other must be
 
 import functools
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,15 +30,18 @@ from inspection.dataset.registration import WHOLE, Match, Region, register
 _log = logging.getLogger(__name__)
 
 COMPARED_PX = 384  # longer side of the pictures that are laid over each other
-BELOW_NOISE = 0.5  # residual of a copy, relative to that between this picture and those of other parts
-LARGEST_RESIDUAL = 4.0  # grey levels; a copy that lost more can no longer be told from another capture
+BELOW_NOISE = 0.4  # residual of a copy, relative to that between this picture and those of other parts
+LARGEST_RESIDUAL = 3.5  # grey levels; a copy that lost more can no longer be told from another capture
+_ALONE = 1.5  # grey levels; residual of a copy where there is no third picture to compare with
 ODDEST_PATCH = 5.0  # difference of the patch that differs most, relative to the typical one, of a copy
 _LEAST_TYPICAL = 0.25  # grey levels; below, rounding decides
 _REFERENCES = 1024  # images among which those of other parts are looked for
-_NEIGHBOURS = 4  # images of other parts that a picture is compared with; the second best counts, lest one is a copy
-_REJECTED_IN_A_ROW = 500  # proposals come in order of likeness: after so many in vain there is nothing more to find
+_NEIGHBOURS = 6  # images that a picture is compared with; the second best counts, so that one may be a copy too
+_UNLIKE, _UNLIKE_SHARE = 4, 0.3  # images that cannot be copies; this share of what is left of them counts
+_REJECTED_IN_A_ROW = 100  # proposals come in order of likeness: after so many in vain there is nothing more to find
 _MOST_CROP_WORK = 3_000_000  # pairs of images whose regions are compared
-_RERANKED = 3  # originals that a crop is compared with once its region is known
+_RERANKED = 8  # originals that a crop is compared with once its region is known
+_PLAY = (-1, 0, 1)  # cells of a thumbnail by which parts may lie elsewhere than the one that gave the region
 _CACHED = 64  # pictures in memory: 0.6 MB each
 
 Pair = tuple[str, str]
@@ -77,7 +81,7 @@ def find_near_duplicates(
         copies = propose_copies(search.thumbnails, search.hashes)
         found = list(_take_confirmed(map_ahead(pool, search.confirm, copies, 32), len(copies)))
         queries = search.crop_queries({one.copy for one in found} | {one.original for one in found})
-        crops = propose_crops(search.thumbnails, search.aspect_ratios, queries)
+        crops = propose_crops(search.thumbnails, search.aspect_ratios, queries, search.usual)
         crops += search.small_crops(queries, {crop.one for crop in crops})
         for several in map_ahead(pool, search.confirm_crop, crops, 32):
             found += several
@@ -121,8 +125,11 @@ class _Search:
         self.thumbnails = np.frombuffer(b"".join(fact.thumbnail for fact in facts), np.uint8).reshape(-1, side, side)
         self.hashes = relative_hashes(self.thumbnails)
         self.aspect_ratios = np.array([fact.aspect_ratio for fact in facts])
-        count = min(_REFERENCES, len(facts))
-        self._references = np.sort(np.random.default_rng(0).permutation(len(facts))[:count])
+        sizes = [(fact.width, fact.height) for fact in facts]
+        (most, count), *_ = Counter(sizes).most_common(1)
+        # which images have the set's usual size; all, if it has none
+        self.usual = np.array([size == most or 2 * count < len(sizes) for size in sizes])
+        self._references = np.sort(np.random.default_rng(0).permutation(len(facts))[:_REFERENCES])
         self._picture = functools.lru_cache(maxsize=_CACHED)(self._read_picture)
         self._noise = functools.lru_cache(maxsize=None)(self._measure_noise)
 
@@ -137,8 +144,12 @@ class _Search:
         if match.oddest > ODDEST_PATCH * max(match.typical, _LEAST_TYPICAL):
             return None
         noise = self._noise(one, other)
-        if match.residual > BELOW_NOISE * noise:
-            return None
+        if match.residual > (_ALONE if math.isnan(noise) else BELOW_NOISE * noise):
+            noise = self._noise_of_unlike(
+                one, other
+            )  # a picture of which there are many copies has no other neighbours
+            if math.isnan(noise) or match.residual > BELOW_NOISE * noise:
+                return None
         return NearDuplicate(self._facts[one].uri, self._facts[other].uri, match.region, match.residual, noise)
 
     def confirm_crop(self, proposal: Proposal) -> list[NearDuplicate]:
@@ -155,25 +166,20 @@ class _Search:
 
     def crop_queries(self, known: set[str]) -> list[int]:
         """Images that may be crops: all of a small set, of a large one those of an unusual size."""
-        sizes = [(fact.width, fact.height) for fact in self._facts]
-        usual = Counter(sizes).most_common(1)[0][0]
         queries = [place for place, fact in enumerate(self._facts) if fact.uri not in known]
-        if len(queries) * len(sizes) <= _MOST_CROP_WORK:
+        if len(queries) * len(self._facts) <= _MOST_CROP_WORK:
             return queries
-        odd = [place for place in queries if sizes[place] != usual]
-        most = max(1, _MOST_CROP_WORK // len(sizes))
-        _log.info("event=crops_searched images=%d of=%d unusual_size=%d", min(len(odd), most), len(sizes), len(odd))
-        return odd[:most]
+        odd = [place for place in queries if not self.usual[place]]
+        asked = odd[: max(1, _MOST_CROP_WORK // len(self._facts))]
+        _log.info("event=crops_searched images=%d of=%d unusual_size=%d", len(asked), len(self._facts), len(odd))
+        return asked
 
     def small_crops(self, queries: Sequence[int], known: set[int]) -> list[Proposal]:
         """Images of an unusual size beside the whole picture most like them: a crop may take away a few pixels only."""
-        usual = Counter((fact.width, fact.height) for fact in self._facts).most_common(1)[0][0]
-        proposals = []
-        for place in queries:
-            fact = self._facts[place]
-            if place not in known and (fact.width, fact.height) != usual:
-                proposals += [Proposal(place, int(other), WHOLE) for other in self._nearest(place, 1, ())]
-        return proposals
+        odd = [place for place in queries if place not in known and not self.usual[place]]
+        return [
+            Proposal(place, int(other), WHOLE) for place in odd for other in self._nearest(place, 1, among=self.usual)
+        ]
 
     def _fitting(self, one: int, region: Region) -> list[int]:
         """Originals whose cells inside the region are most like those of the crop."""
@@ -195,28 +201,48 @@ class _Search:
         cells = np.asarray(
             Image.fromarray(picture).resize((right - left, bottom - top), Image.Resampling.BOX, box=box), np.float32
         )
-        distance = np.square(self.thumbnails[:, top:bottom, left:right] - cells).mean(axis=(1, 2))
+        distance = np.full(len(self.thumbnails), np.inf)
+        for down in _PLAY:
+            for across in _PLAY:
+                inside = self.thumbnails[:, max(0, top + down) : bottom + down, max(0, left + across) : right + across]
+                part = cells[max(0, -top - down) :, max(0, -left - across) :][: inside.shape[1], : inside.shape[2]]
+                distance = np.minimum(distance, np.square(inside - part).mean(axis=(1, 2)))
         fits = np.abs(np.log(self.aspect_ratios / self.aspect_ratios[one] * region[2] / region[3])) < 0.1
-        distance[~fits] = np.inf
+        distance[~fits | ~(self.usual | self.usual[one])] = np.inf
         distance[one] = np.inf
         order = np.argsort(distance, kind="stable")[:_RERANKED]
         return [int(place) for place in order if np.isfinite(distance[place])]
 
     def _measure_noise(self, one: int, other: int) -> float:
-        """Residual between an image and pictures of other parts that look most like it; nan without others.
+        """Residual between an image and those most like it, but for the one that it may be a copy of; nan without."""
+        residuals = self._residuals(one, self._nearest(one, _NEIGHBOURS, other))
+        return residuals[min(1, len(residuals) - 1)] if residuals else math.nan
+
+    def _noise_of_unlike(self, one: int, other: int) -> float:
+        """A share of the residual between an image and those most like it that cannot be copies; nan without."""
+        residuals = self._residuals(one, self._nearest(one, _UNLIKE, other, exclude_alike=True))
+        return _UNLIKE_SHARE * residuals[min(1, len(residuals) - 1)] if residuals else math.nan
+
+    def _residuals(self, one: int, others: np.ndarray) -> list[float]:
+        matches = [self._register(one, int(other), WHOLE) for other in others]
+        return sorted(match.residual for match in matches if match is not None)
+
+    def _nearest(
+        self, one: int, count: int, but: int = -1, exclude_alike: bool = False, among: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Images that look most like this one.
 
         Args:
             one: the image.
-            other: the image that it may be a copy of; what looks like that one does not count either.
+            count: how many.
+            but: one that does not count.
+            exclude_alike: leave out all that may be copies of either.
+            among: which images count, bool [N]; None = all.
         """
-        matches = [self._register(one, int(place), WHOLE) for place in self._nearest(one, _NEIGHBOURS, (one, other))]
-        residuals = sorted(match.residual for match in matches if match is not None)
-        return residuals[min(1, len(residuals) - 1)] if residuals else float("nan")
-
-    def _nearest(self, one: int, count: int, unlike: Sequence[int]) -> np.ndarray:
-        """Images that look most like this one but may not be copies of some."""
-        others = self._references[self._references != one]
-        for place in unlike:
+        others = self._references[(self._references != one) & (self._references != but)]
+        if among is not None:
+            others = others[among[others]]
+        for place in (one, but) if exclude_alike else ():
             bits = np.bitwise_count(self.hashes[others] ^ self.hashes[place])
             others = others[bits > radius_for(len(self.hashes))]
         distance = np.square(self.thumbnails[others] - self.thumbnails[one].astype(np.float32)).mean(axis=(1, 2))

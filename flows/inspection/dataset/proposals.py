@@ -51,14 +51,15 @@ def propose_copies(thumbnails: np.ndarray, hashes: np.ndarray) -> list[Proposal]
         thumbnails: uint8, [N, 32, 32].
         hashes: of `relative_hashes`, [N].
     """
-    one, other, _ = find_close(hashes, hashes, radius_for(len(hashes)))
-    one, other = one[one < other], other[one < other]
+    one, other, bits = find_close(hashes, hashes, radius_for(len(hashes)))
+    ahead = one < other
+    one, other, bits = one[ahead], other[ahead], bits[ahead]
     distance = np.concatenate(
         [np.zeros(0), *(thumbnail_distance(thumbnails[one[p]], thumbnails[other[p]]) for p in _parts(len(one)))]
     )
     taken = np.zeros(len(thumbnails), dtype=np.int64)
     proposals = []
-    for index in np.argsort(distance, kind="stable"):
+    for index in np.lexsort((distance, bits)):
         first, second = int(one[index]), int(other[index])
         if min(taken[first], taken[second]) < _PER_IMAGE:
             taken[first] += 1
@@ -72,7 +73,9 @@ def radius_for(count: int) -> int:
     return next(radius for most, radius in RADII if count <= most)
 
 
-def propose_crops(thumbnails: np.ndarray, aspect_ratios: np.ndarray, queries: Sequence[int]) -> list[Proposal]:
+def propose_crops(
+    thumbnails: np.ndarray, aspect_ratios: np.ndarray, queries: Sequence[int], usual: np.ndarray
+) -> list[Proposal]:
     """The likeliest original of each image that looks like a crop.
 
     Where parts lie in a fixture many originals look alike; this gives one of them, with the right region.
@@ -81,6 +84,8 @@ def propose_crops(thumbnails: np.ndarray, aspect_ratios: np.ndarray, queries: Se
         thumbnails: uint8, [N, 32, 32].
         aspect_ratios: width by height, [N].
         queries: indices of the images that may be crops.
+        usual: which images have the set's usual size, bool [N]: an image of another size is compared with these only,
+            since other crops look like it.
     """
     if len(thumbnails) < 2 or not len(queries):
         return []
@@ -97,6 +102,7 @@ def propose_crops(thumbnails: np.ndarray, aspect_ratios: np.ndarray, queries: Se
         for rows in _parts(len(asked), _BLOCK):
             alike = np.einsum("qd,nrd->qnr", own[rows], views, optimize=True)
             alike[asked[rows, None] == places] = -1
+            alike[~(usual[asked[rows], None] | usual[places][None, :])] = -1
             whole[rows] = np.maximum(whole[rows], alike[:, :, 0].max(axis=1))
             ratio = stretch * aspect_ratios[places][:, None] / aspect_ratios[asked[rows]][:, None, None]
             alike[np.abs(np.log(ratio)) > _ASPECT_TOLERANCE] = -1

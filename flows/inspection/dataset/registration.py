@@ -19,7 +19,8 @@ BLOCK_PX = 9  # side of the patches whose differences are looked at one by one
 MARGIN_PX = 3  # at the edge, where filters see beyond the picture
 _STEPS, _FINE_STEPS = 12, 4  # per level, at most; of pictures above `_FINE_PX`
 _FINE_PX = 200
-_HOPELESS = 10.0  # grey levels that remain on a coarse level: no need to look closer
+_HOPELESS = 6.0  # grey levels that remain on a level of this size or a finer one: no need to look closer
+_JUDGED_PX = 80
 _SMALL_STEP_PX = 0.01  # a step that moves no corner by more ends a level
 _LARGEST_STEP_PX = 4.0
 _LEAST_PX = 16  # side of an overlap that can be compared
@@ -64,7 +65,7 @@ def register(picture: np.ndarray, other: np.ndarray, start: Region = WHOLE) -> M
         if found is None:
             return None
         place, left = found
-        if left > _HOPELESS and max(levels[0][level].shape) > COARSEST_PX:
+        if left > _HOPELESS and max(levels[0][level].shape) >= _JUDGED_PX:
             return Match(_region(place, picture.shape, other.shape), left, left, left, math.inf)
     return _compare(picture, other, place)
 
