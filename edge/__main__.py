@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.assembly import Show
-    from edge.configuration import Configuration
     from edge.judge import Judgement
     from edge.package import Package
-    from edge.results import Result
-    from edge.transports.nucleus import Nucleus
 
 _EPILOG = """\
 examples:
@@ -37,20 +29,6 @@ sinks:   file:PATH, mqtt:HOST:PORT, greengrass, none
 exit status: 0 done or told to stop; 1 a picture of --image is in error or the self-test failed; 2 could not start;
 3 the Greengrass nucleus is gone, start this program again
 """
-_FLAGS = {
-    "source": "source.uri",
-    "cert": "mqtt.certificate",
-    "key": "mqtt.key",
-    "ca": "mqtt.ca",
-    "thing": "thing",
-    "line": "line",
-    "state": "state",
-    "upload": "upload.to",
-    "threads": "threads",
-    "workers": "workers",
-    "deadline_ms": "deadline_ms",
-    "log_level": "log_level",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("want something to do: --source, --config, --image, --self-test or --benchmark")
     try:
         if not task:
-            return _inspect(options)
+            from edge.starting import inspect
+
+            return inspect(options)
         threads = options.threads or 1
         if options.benchmark:
             return _benchmark(options.model, threads, options.json)
@@ -81,97 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EdgeError, OSError) as error:
         print(f"edge: {error}", file=sys.stderr)
         return 2
-
-
-def _inspect(options: argparse.Namespace) -> int:
-    from edge.assembly import LOST, run
-    from edge.errors import NucleusError
-    from edge.logs import set_up_logs
-
-    set_up_logs("warning", sys.stderr)
-    try:
-        configuration, nucleus = _configure(options)
-        shown = options.json or ((sys.stdout.isatty() or options.once) and not options.quiet)
-        if shown:
-            set_up_logs("warning", sys.stderr)  # stdout is for verdicts
-        else:
-            set_up_logs(configuration.settings.log_level)
-        done = run(configuration, _stop_on_signals(), _show(options.json) if shown else None, nucleus)
-    except NucleusError as error:
-        print(f"edge: {error}", file=sys.stderr)
-        return LOST
-    if shown and not options.quiet:
-        with contextlib.suppress(OSError):  # nobody reads any more
-            print(done.summary, file=sys.stderr if options.json else sys.stdout, flush=True)
-    return done.status
-
-
-def _configure(options: argparse.Namespace) -> tuple[Configuration, Nucleus | None]:
-    """The settings of flags, file and nucleus, and the connection to the nucleus if there is to be one."""
-    from edge.configuration import Configuration
-    from edge.settings import DEFAULT_STATE, read_file, set_value
-    from edge.transports.opening import parse_sink
-
-    flags: dict[str, Any] = {}
-    sink = None
-    if options.sink is not None:
-        sink, values = parse_sink(options.sink)
-        flags["sink"] = sink
-        for name, value in values.items():
-            set_value(flags, f"{sink}.{name}", value)
-    for flag, name in _FLAGS.items():
-        if getattr(options, flag) is not None:
-            set_value(flags, name, getattr(options, flag))
-    if options.model is not None:
-        flags["model"] = str(options.model)
-    if options.once:
-        set_value(flags, "source.folder.once", True)
-    for name, value in options.set:
-        set_value(flags, name, value)
-    if sink is None and options.config is not None:
-        sink = read_file(options.config).get("sink")
-    if sink != "greengrass":
-        return Configuration(flags, options.config), None
-    from edge.transports.nucleus import Nucleus
-
-    if "thing" not in flags and os.environ.get("AWS_IOT_THING_NAME"):
-        flags["thing"] = os.environ["AWS_IOT_THING_NAME"]  # that the nucleus gives to its components
-    nucleus = Nucleus.connect()
-    known = nucleus.read_configuration()
-    memory = Path(flags.get("state", DEFAULT_STATE)) / "nucleus.json"
-    configuration = Configuration(flags, options.config, known, memory)
-    nucleus.on_configuration_change(configuration.offer, known)
-    return configuration, nucleus
-
-
-def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set; a second SIGINT ends the program at once."""
-    stopping = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        stopping.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-    return stopping
-
-
-def _show(as_json: bool) -> Show:
-    """Prints results; when whoever reads them is gone, inspection goes on."""
-    from edge.results import dump_result
-    from edge.summary import verdict_line
-
-    colour = sys.stdout.isatty()
-
-    def show(result: Result, name: str) -> None:
-        try:
-            print(dump_result(result) if as_json else verdict_line(result, name, colour), flush=True)
-        except OSError:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  stays for the rest of the program
-
-    return show
 
 
 def _self_test(package: Package, threads: int, as_json: bool) -> int:

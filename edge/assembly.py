@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from edge.configuration import Configuration
 from edge.errors import SettingsError
-from edge.inspector import Inspector, Limits, Pending
+from edge.inspection import Limits, Pending
+from edge.inspector import Inspector
 from edge.line_output import open_outputs
 from edge.reporting import Parts, Reporting
 from edge.results import Result

@@ -13,19 +13,18 @@ import logging
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge.clock import Clock
+from edge.inspection import Counts, Limits, Pending, ResultStore
 from edge.part import Part, Source
 from edge.pool import JudgePool, Slot
 from edge.results import Result, canonical_key
 from edge.serving import Serving
-from edge.statistics import ImageStatistics
 from edge.verdict import action_for
 
 if TYPE_CHECKING:
@@ -40,70 +39,6 @@ _IDLE_S = 0.2  # for a part, when nothing waits
 _MARGIN = 0.05  # of the deadline, and at most
 _MARGIN_S = 0.005  # so much time is left for telling the line
 _FAULT_WAIT_S = (0.1, 5.0)  # after a fault of the loop itself; doubles
-
-
-class Ticket(Protocol):
-    """A result that is on its way to the disk."""
-
-    @property
-    def result(self) -> Result:
-        """With its sequence number."""
-
-    @property
-    def durable(self) -> bool:
-        """Whether it is on the disk."""
-
-    @property
-    def dropped(self) -> bool:
-        """Whether it never will be: memory was full before the disk came back."""
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until it is on the disk, or the disk refuses."""
-
-
-class ResultStore(Protocol):
-    """What the loop needs of the spool."""
-
-    @property
-    def next_sequence(self) -> int:
-        """The number that the next result will get."""
-
-    def find(self, source_key: str) -> Result | None:
-        """The result of a part that was inspected before."""
-
-    def put(self, result: Result, image: KeptImage | None = None) -> Ticket:
-        """Take a result; returns at once."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What may be changed while the loop runs."""
-
-    deadline_ms: float = 2000.0
-    max_unacknowledged: int = 500
-
-
-@dataclass
-class Pending:
-    """A part between source and acknowledgement."""
-
-    key: str  # the part's source key
-    part: Part
-    repeats: list[Part] = field(default_factory=list)  # the same part, offered again meanwhile
-    ticket: Ticket | None = None  # None: no verdict yet, or its result could not be handed to the spool
-    result: Result | None = None
-    statistics: ImageStatistics | None = None
-
-
-@dataclass
-class Counts:
-    """What happened so far."""
-
-    inspected: int = 0
-    repeated: int = 0  # parts that had a stored result
-    acknowledged: int = 0
-    unacknowledged: int = 0  # parts whose results did not reach the disk: a folder's come again after a restart
-    faults: Counter[str] = field(default_factory=Counter)  # of the program itself, by place
 
 
 class Inspector:

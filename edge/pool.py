@@ -16,7 +16,7 @@ import numpy as np
 
 from edge.judge import Judgement, failed, judge_part
 from edge.part import Part
-from edge.serving import Served
+from edge.served import Served
 
 _log = logging.getLogger(__name__)
 

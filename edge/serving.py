@@ -6,70 +6,24 @@ last good package, a new one is first opened in a child process.
 """
 
 import dataclasses
-import json
 import logging
 import os
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.backoff import Backoff
-from edge.contract import Contract
-from edge.detector import Detector
 from edge.errors import EdgeError, PackageError
 from edge.last_good import LastGood, package_digest
-from edge.package import CONTRACT_FILE, Package, verify_package
+from edge.package import CONTRACT_FILE, verify_package
+from edge.package_trial import try_in_child, version_in
 from edge.selftest import run_self_test
+from edge.served import Served, ServingState
 
 _log = logging.getLogger(__name__)
 
 _POLL_S = 1.0  # between two looks at the link
-_TRIAL_S = 120.0  # for the child process that opens a new package first
 _RETRY_S = (5.0, 600.0)  # first and longest wait after a refusal, while the package's files stay the same
-
-
-class Served:
-    """A package that proved good, with a detector for each worker."""
-
-    def __init__(self, package: Package, digest: str, first: Detector, threads: int) -> None:
-        self.package = package
-        self.digest = digest  # of the contract: sha256, hex
-        self.runtime = first.runtime
-        self._threads = threads
-        self._detectors = {0: first}
-        self._opening = threading.Lock()
-
-    @property
-    def contract(self) -> Contract:
-        """The package's contract."""
-        return self.package.contract
-
-    def detector(self, worker: int) -> Detector:
-        """The detector of that worker, opened when it is first asked for.
-
-        Raises:
-            ContractError: the model's file is gone or changed since it was verified.
-        """
-        detector = self._detectors.get(worker)
-        if detector is None:
-            with self._opening:  # one after the other: opening takes memory
-                detector = self._detectors[worker] = self.package.open_detector(self._threads)
-        return detector
-
-
-@dataclass(frozen=True)
-class ServingState:
-    """What serves and what was deployed, for health messages."""
-
-    ok: bool  # what was deployed serves
-    message: str
-    serving: str | None = None  # digest of the package that serves
-    serving_version: str | None = None
-    deployed: str | None = None  # digest of the package that the link leads to; None: unreadable or not there
-    deployed_version: str | None = None
-    self_test: str = "not run"  # of the package that serves: images, largest difference, tolerance
 
 
 @dataclass(frozen=True)
@@ -196,14 +150,14 @@ class Serving:
                     folder = Path(deployed.folder)
             died = self._kept.died_trying(digest)
             if self._trial_in_child and (died or (self._has_other(digest) and self._kept.find() != folder)):
-                _try_in_child(folder, self._threads)
+                try_in_child(folder, self._threads)
             self._kept.begin_trial(digest)
             served, tested = self._open(folder, digest)
         except Exception as error:  # noqa: BLE001  a bad package, however bad, must not stop the line
             self._kept.end_trial()
             self._kept.discard(digest)
             reason = str(error) if isinstance(error, EdgeError | OSError) else f"{type(error).__name__}: {error}"
-            return None, ServingState(False, reason, deployed=digest, deployed_version=_version_in(deployed.folder))
+            return None, ServingState(False, reason, deployed=digest, deployed_version=version_in(deployed.folder))
         self._kept.end_trial()
         state = self._good_state(deployed, served, tested)
         try:
@@ -289,7 +243,7 @@ class Serving:
         why = self._state.message
         try:
             if self._trial_in_child and self._kept.died_trying(folder.name):
-                _try_in_child(folder, self._threads)
+                try_in_child(folder, self._threads)
             self._kept.begin_trial(folder.name)
             served, tested = self._open(folder, folder.name)
         except Exception as error:  # noqa: BLE001  without a package the device still answers: every part is an error
@@ -329,33 +283,3 @@ class Serving:
                 state.message,
             )
         self._state = state
-
-
-def _try_in_child(folder: Path, threads: int) -> None:
-    """Self-test a package in a process of its own.
-
-    Raises:
-        PackageError: the process ended badly, or not in time.
-    """
-    command = [sys.executable, "-m", "edge", "--model", str(folder), "--self-test", "--threads", str(threads)]
-    here = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=_TRIAL_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise PackageError(f"{folder}: the self-test in a child process took more than {_TRIAL_S:.0f} s") from None
-    if done.returncode != 0:
-        said = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()
-        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
-        raise PackageError(f"{folder}: the self-test in a child process {how}: {'; '.join(said[-3:])}")
-
-
-def _version_in(folder: str) -> str | None:
-    """The version that a refused package claims, as far as its contract can be read."""
-    try:
-        version = json.loads((Path(folder) / CONTRACT_FILE).read_text(encoding="utf-8"))["version"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return version[:64] if isinstance(version, str) else None

@@ -13,12 +13,14 @@ from golden_package import GOLDEN
 from PIL import Image
 
 from edge.detector import Detection, Detector
-from edge.inspector import Inspector, Limits
+from edge.inspection import Limits
+from edge.inspector import Inspector
 from edge.line_output import Outputs
 from edge.part import Part, SourceHealth
 from edge.results import Result
 from edge.review import ReviewPolicy, ReviewSettings, StuckCamera
-from edge.serving import Served, Serving
+from edge.served import Served
+from edge.serving import Serving
 from edge.spool.settings import SpoolSettings
 from edge.spool.spool import Spool
 

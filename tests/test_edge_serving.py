@@ -14,7 +14,9 @@ from golden_package import digests, make_package
 
 import edge.serving
 from edge.contract import OperatingPoint
+from edge.errors import PackageError
 from edge.last_good import LastGood, package_digest
+from edge.package_trial import try_in_child
 from edge.serving import Serving
 
 OTHER = OperatingPoint("op-2", lower=-3.0, upper=2.0)
@@ -309,11 +311,11 @@ def test_a_package_that_ends_the_process_is_found_out_in_a_child(link: Path, mon
 
     def crash(folder: Path, threads: int) -> None:
         tried.append(folder.name)
-        raise edge.serving.PackageError(f"{folder}: the self-test in a child process was ended by signal 11")
+        raise PackageError(f"{folder}: the self-test in a child process was ended by signal 11")
 
     good = serving(link)
     good.start()
-    monkeypatch.setattr(edge.serving, "_try_in_child", crash)
+    monkeypatch.setattr(edge.serving, "try_in_child", crash)
     make_package(link.parent / "second", operating_point=OTHER)
     deploy(link.parent, "second")
     careful = Serving(link, link.parent / "keep")
@@ -324,10 +326,10 @@ def test_a_package_that_ends_the_process_is_found_out_in_a_child(link: Path, mon
 
 
 def test_the_child_says_what_is_wrong(link: Path) -> None:
-    edge.serving._try_in_child(link.resolve(), 1)
+    try_in_child(link.resolve(), 1)
     spoil_scores(link.parent / "first")
-    with pytest.raises(edge.serving.PackageError, match=r"exited with 1: .*want score"):
-        edge.serving._try_in_child(link.resolve(), 1)
+    with pytest.raises(PackageError, match=r"exited with 1: .*want score"):
+        try_in_child(link.resolve(), 1)
 
 
 def test_after_a_death_while_opening_a_package_a_child_goes_first(link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +338,7 @@ def test_after_a_death_while_opening_a_package_a_child_goes_first(link: Path, mo
     kept.copy(link.resolve(), digest)
     kept.begin_trial(digest)  # and then the process ended
     tried: list[str] = []
-    monkeypatch.setattr(edge.serving, "_try_in_child", lambda folder, threads: tried.append(folder.name))
+    monkeypatch.setattr(edge.serving, "try_in_child", lambda folder, threads: tried.append(folder.name))
     careful = Serving(link, link.parent / "keep")
     careful.start()
     assert tried == [digest]

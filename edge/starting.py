@@ -1,0 +1,162 @@
+"""From the command line's options to a running inspector."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from edge.assembly import LOST, Show, run
+from edge.configuration import Configuration
+from edge.errors import NucleusError, SettingsError
+from edge.logs import set_up_logs
+from edge.results import Result, dump_result
+from edge.settings import DEFAULT_STATE, read_file, set_value
+from edge.summary import verdict_line
+from edge.transports.opening import parse_sink
+
+if TYPE_CHECKING:
+    from edge.transports.nucleus import Nucleus
+
+_FLAGS = {
+    "source": "source.uri",
+    "cert": "mqtt.certificate",
+    "key": "mqtt.key",
+    "ca": "mqtt.ca",
+    "thing": "thing",
+    "line": "line",
+    "state": "state",
+    "upload": "upload.to",
+    "threads": "threads",
+    "workers": "workers",
+    "deadline_ms": "deadline_ms",
+    "log_level": "log_level",
+}
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Inspect as the command line says; returns the exit status.
+
+    Raises:
+        EdgeError: the settings have faults, or something cannot be opened as they say.
+        OSError: the state folder cannot be used.
+    """
+    set_up_logs("warning", sys.stderr)
+    stopping = _stop_on_signals()
+    try:
+        configuration, nucleus = _configure(options, stopping)
+        if configuration is None:
+            return 0
+        shown = options.json or ((sys.stdout.isatty() or options.once) and not options.quiet)
+        if shown:
+            set_up_logs("warning", sys.stderr)  # stdout is for verdicts
+        else:
+            set_up_logs(configuration.settings.log_level)
+        done = run(configuration, stopping, _show(options.json) if shown else None, nucleus)
+    except NucleusError as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return LOST
+    if shown and not options.quiet:
+        with contextlib.suppress(OSError):  # nobody reads any more
+            print(done.summary, file=sys.stderr if options.json else sys.stdout, flush=True)
+    return done.status
+
+
+def _configure(options: argparse.Namespace, stopping: threading.Event) -> tuple[Configuration | None, Nucleus | None]:
+    """The settings of flags, file and nucleus, and the connection to the nucleus if there is to be one.
+
+    Returns:
+        None for the settings when told to stop before the nucleus had any without faults.
+    """
+    flags: dict[str, Any] = {}
+    sink = None
+    if options.sink is not None:
+        sink, values = parse_sink(options.sink)
+        flags["sink"] = sink
+        for name, value in values.items():
+            set_value(flags, f"{sink}.{name}", value)
+    for flag, name in _FLAGS.items():
+        if getattr(options, flag) is not None:
+            set_value(flags, name, getattr(options, flag))
+    if options.model is not None:
+        flags["model"] = str(options.model)
+    if options.once:
+        set_value(flags, "source.folder.once", True)
+    for name, value in options.set:
+        set_value(flags, name, value)
+    if sink is None and options.config is not None:
+        sink = read_file(options.config).get("sink")
+    if sink != "greengrass":
+        return Configuration(flags, options.config), None
+    from edge.transports.nucleus import Nucleus
+
+    if "thing" not in flags and os.environ.get("AWS_IOT_THING_NAME"):
+        flags["thing"] = os.environ["AWS_IOT_THING_NAME"]  # that the nucleus gives to its components
+    nucleus = Nucleus.connect()
+    return _await_configuration(nucleus, flags, options.config, stopping), nucleus
+
+
+def _await_configuration(
+    nucleus: Nucleus, flags: dict[str, Any], file: Path | None, stopping: threading.Event
+) -> Configuration | None:
+    """The settings once the nucleus has a configuration without faults; to exit would only have it try thrice.
+
+    Raises:
+        NucleusError: the nucleus is gone.
+    """
+    known = nucleus.read_configuration()
+    offered: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    listeners: list[Callable[[dict[str, Any]], None]] = [offered.put]
+    nucleus.on_configuration_change(lambda document: listeners[0](document), known)
+    memory = Path(flags.get("state", DEFAULT_STATE)) / "nucleus.json"
+    while True:
+        try:
+            configuration = Configuration(flags, file, known, memory)
+            break
+        except SettingsError as error:
+            logging.getLogger(__name__).error("event=waiting_for_configuration reason=%r", str(error))
+        while offered.empty():
+            if nucleus.lost:
+                raise NucleusError(nucleus.lost)
+            if stopping.wait(0.2):
+                return None
+        known = offered.get()
+    listeners[0] = configuration.offer
+    while not offered.empty():
+        configuration.offer(offered.get())
+    return configuration
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; a second SIGINT ends the program at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopping.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+    return stopping
+
+
+def _show(as_json: bool) -> Show:
+    """Prints results; when whoever reads them is gone, inspection goes on."""
+    colour = sys.stdout.isatty()
+
+    def show(result: Result, name: str) -> None:
+        try:
+            print(dump_result(result) if as_json else verdict_line(result, name, colour), flush=True)
+        except OSError:
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  stays for the rest of the program
+
+    return show
