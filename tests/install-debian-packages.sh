@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the Debian packages that some tests drive as real programs; where that is not allowed, say what is skipped.
 set -euo pipefail
-packages=(chromium mosquitto) # tests/test_flows.py opens the report in the one; devices talk to the other
+packages=(chromium mosquitto strace) # the report is opened in the first, devices talk to the second, the third records what the spool writes
 
 missing=()
 for package in "${packages[@]}"; do
