@@ -62,10 +62,10 @@ def test_planted_leaks_are_found(cookies: Path) -> None:
     image.crop((30, 40, width - 40, height - 20)).save(cookies / "validation" / "good" / "cropped.jpg", quality=90)
     found = {one.code: one.images for one in _examine(cookies).findings}
     assert found["duplicate-across-splits"] == (("train/good/normal-5.jpg", "validation/good/same.jpg"),)
-    assert found["near-duplicates-across-splits"] == (
+    assert sorted(found["near-duplicates-across-splits"]) == [
         ("train/good/normal-7.jpg", "validation/good/again.jpg"),
         ("train/good/normal-9.jpg", "validation/good/cropped.jpg"),
-    )
+    ]
 
 
 def test_a_planted_shortcut_is_found(aliens: Path) -> None:

@@ -24,7 +24,7 @@ from inspection.settings import Settings
 _log = logging.getLogger(__name__)
 
 NEIGHBOURS = 7
-DOUBTFUL = 0.9  # share of the neighbours' votes for the other label, classes weighed alike
+DOUBTFUL = 0.8  # share of the neighbours' votes for the other label, classes weighed alike
 MOST_DOUBTED = 0.2  # of a class
 _LEAST_PER_CLASS = 2 * NEIGHBOURS
 _SHOWN_NEIGHBOURS = 3

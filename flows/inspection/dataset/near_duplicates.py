@@ -30,7 +30,7 @@ from inspection.dataset.registration import WHOLE, Match, Region, register
 _log = logging.getLogger(__name__)
 
 COMPARED_PX = 384  # longer side of the pictures that are laid over each other
-BELOW_NOISE = 0.4  # residual of a copy, relative to that between this picture and those of other parts
+BELOW_NOISE = 0.3  # residual of a copy, relative to that between this picture and those of other parts
 LARGEST_RESIDUAL = 3.5  # grey levels; a copy that lost more can no longer be told from another capture
 _ALONE = 1.5  # grey levels; residual of a copy where there is no third picture to compare with
 ODDEST_PATCH = 5.0  # difference of the patch that differs most, relative to the typical one, of a copy
