@@ -149,17 +149,18 @@ def serve(name: str, folder: Path, threads: int) -> None:
     cases: dict[str, list[Any]] = {"jpeg": files, "frame": frames, "small": small}
     for line in sys.stdin:
         case, count = line.split()
-        whole, decode, invoke = [], [], []
+        whole, cpu, decode, invoke = [], [], [], []
         for index in range(int(count)):
             picture = cases[case][index % len(cases[case])]
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             judge(picture)
             whole.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - cpu_start)
             if isinstance(judge, Ours):
                 first, second = judge.bare(picture)
                 decode.append(first)
                 invoke.append(second)
-        _say(whole=whole, decode=decode, invoke=invoke)
+        _say(whole=whole, cpu=cpu, decode=decode, invoke=invoke)
 
 
 def _say(**values: object) -> None:
