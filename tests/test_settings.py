@@ -9,10 +9,12 @@ from typing import get_type_hints
 import pytest
 
 from edge.contract import InputContract, Roi
+from inspection.dataset import options
 from inspection.errors import SettingsError
 from inspection.sample import plan_sample
 from inspection.settings import (
     REPOSITORY,
+    DataSettings,
     InputSettings,
     LineSettings,
     Settings,
@@ -283,6 +285,11 @@ def _keys(document: dict, prefix: str = "") -> set[str]:
     for key, value in document.items():
         names |= _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
     return names
+
+
+def test_the_words_for_good_and_bad_are_those_that_sources_know():
+    data = DataSettings()
+    assert (tuple(data.good_labels), tuple(data.bad_labels)) == (options.GOOD_LABELS, options.BAD_LABELS)
 
 
 class TestTheFileToCopy:

@@ -22,6 +22,10 @@ from inspection.settings_faults import describe_fault, find_faults, name_type
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+GOOD_LABELS = ("good", "ok", "normal", "pass", "0", "false")  # as inspection.dataset.options has them
+BAD_LABELS = (
+    *("bad", "nok", "ng", "not ok", "anomaly", "anomalous", "abnormal", "defect", "defective", "fail", "1", "true"),
+)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -66,10 +70,10 @@ class DataSettings:
     format: str = ""  # how the set is laid out, such as "folders", "mvtec", "csv", "lookout"; "" = found by looking
     map: list[str] = field(default_factory=list)  # "s3://bucket/prefix=folder": where a manifest's images lie here
     columns: ColumnSettings = field(default_factory=ColumnSettings)
-    good_labels: list[str] = field(default_factory=lambda: ["good", "ok", "normal", "pass", "0"])  # in lists, any case
+    good_labels: list[str] = field(default_factory=lambda: list(GOOD_LABELS))  # spellings, in any case
     bad_labels: list[str] = field(
-        default_factory=lambda: ["bad", "nok", "ng", "anomaly", "defect", "fail", "1"]
-    )  # in lists; a label of neither kind is a defect type only where the format has no column for that
+        default_factory=lambda: list(BAD_LABELS)
+    )  # spellings, in any case; one of your own also names the defect type, and "*" takes every other label for one
     drop_bad_images: bool = False  # leave out images that cannot be decoded, and list them, instead of stopping
     group_near_duplicates: bool = False  # keep pictures of one capture in one split
     suspicious_labels: bool = False  # also look for images whose nearest neighbours bear the other label; takes longer

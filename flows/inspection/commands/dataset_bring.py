@@ -11,10 +11,6 @@ from inspection.commands.dataset_options import (
     read_settings,
 )
 from inspection.commands.output import JsonOption, StorageOption, make_console, print_json, print_line, print_next
-from inspection.dataset.bringing import bring, describe
-from inspection.dataset.checking import check_dataset
-from inspection.dataset.checks import check_findings
-from inspection.dataset.intake import take_in
 from inspection.dataset.location import find_images
 from inspection.dataset.manifest import SPLITS
 from inspection.dataset.report import describe_repair_in_words, printable
@@ -35,6 +31,11 @@ def import_set(
     It comes to rest as <storage>/<line>/labeled-data/train/good, train/bad/<defect type> and validation/…, from
     wherever and in whatever form it was.
     """
+    # what examines pictures takes a second to import, which no other command should wait for
+    from inspection.dataset.bringing import bring, describe
+    from inspection.dataset.checking import check_dataset
+    from inspection.dataset.checks import check_findings
+
     settings = read_settings(line, storage, path, format=format, map=map or [], drop_bad_images=drop_bad_images)
     root = open_storage(settings.storage_root)
     report, source = check_dataset(settings, find_images(settings), root)
@@ -67,6 +68,8 @@ def take_snapshot(
     as_json: JsonOption = False,
 ) -> None:
     """Take a set in as the train flow's first step does: check, divide and record it as the line's latest snapshot."""
+    from inspection.dataset.intake import take_in
+
     settings = read_settings(
         line,
         storage,

@@ -21,7 +21,6 @@ from inspection.commands.output import (
 from inspection.dataset.diff import Difference, Pair, compare, trace
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot, read_history
 from inspection.dataset.report import printable
-from inspection.dataset.undivided import read_undivided
 from inspection.errors import DataError
 from inspection.storage import Storage, open_storage
 
@@ -55,7 +54,11 @@ def diff(
 
     def find(name: str) -> Snapshot:
         found = _find_stored(root, name)
-        return found or read_undivided(settings, name)
+        if found is None:
+            from inspection.dataset.undivided import read_undivided  # a second to import
+
+            return read_undivided(settings, name)
+        return found
 
     before, after = find(a), find(b)
     found = compare(before.rows, after.rows)

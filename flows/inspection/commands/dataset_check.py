@@ -29,7 +29,6 @@ from inspection.commands.output import (
     print_json,
     print_line,
 )
-from inspection.dataset.checking import check_dataset
 from inspection.dataset.location import find_images
 from inspection.dataset.report import (
     Report,
@@ -69,6 +68,8 @@ def check(
 
     Nothing is changed, moved or deleted. A page with pictures is written: see its address at the end.
     """
+    from inspection.dataset.checking import check_dataset  # a second to import
+
     settings = read_settings(
         line,
         storage,
