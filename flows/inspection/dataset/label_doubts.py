@@ -4,8 +4,9 @@ The line's own frozen backbone (`[training] backbone` and `weights`) turns every
 is compared with its nearest neighbours of other parts. Where nearly all of them bear the other label, the label is in
 doubt. This reads the images again and loads torch, which the other checks do without.
 
-In a set whose defects are too small for such features the neighbours of a bad part are good ones anyway. So nothing is
-said of a class when neighbours contradict more than `MOST_DOUBTED` of its labels: they cannot tell it then.
+How much a vote is worth depends on the set. Where neighbours hardly ever contradict a label (`CLEAR`), a majority of
+them is enough for a doubt; elsewhere it takes nearly all. Where they contradict a class often (`BLIND`), such features
+cannot see its defects, and nothing is said.
 """
 
 import logging
@@ -25,7 +26,8 @@ _log = logging.getLogger(__name__)
 
 NEIGHBOURS = 7
 DOUBTFUL = 0.8  # share of the neighbours' votes for the other label, classes weighed alike
-MOST_DOUBTED = 0.2  # of a class
+DOUBTFUL_IF_CLEAR = 0.55
+CLEAR, BLIND = 0.1, 0.35  # share of a class whose neighbours mostly bear the other label
 _LEAST_PER_CLASS = 2 * NEIGHBOURS
 _SHOWN_NEIGHBOURS = 3
 _BATCH = 32
@@ -64,12 +66,13 @@ def find_label_doubts(
     described, kept = _describe(images, source, settings, features or line_features(settings), workers, progress)
     images, bad = [images[place] for place in kept], bad[kept]
     votes, neighbours = vote(described, bad, _part_numbers(images, alike))
-    doubted = votes >= DOUBTFUL
-    for label, members in (("good", ~bad), ("bad", bad)):
-        share = float(doubted[members].mean()) if members.any() else 0.0
-        if share > MOST_DOUBTED:
-            _log.info("event=neighbours_cannot_tell label=%s contradicted=%.2f nothing_is_doubted=true", label, share)
-            doubted &= ~members
+    contradicted = max(float((votes[members] > 0.5).mean()) for members in (bad, ~bad))
+    _log.info(
+        "event=labels_compared images=%d contradicted=%.2f blind=%s", len(bad), contradicted, contradicted > BLIND
+    )
+    if contradicted > BLIND:
+        return
+    doubted = votes >= (DOUBTFUL_IF_CLEAR if contradicted <= CLEAR else DOUBTFUL)
     found = [int(place) for place in np.argsort(-votes, kind="stable") if doubted[place]]
     if not found:
         return
