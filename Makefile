@@ -66,4 +66,4 @@ lock: setup ## Resolve requirements.in into requirements.txt
 
 .PHONY: clean
 clean: ## Remove the environments (keeps data and models in .lineside)
-	@rm -rf .venv .venv-edge .venv-edge-tflite *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv .venv-edge .venv-edge-tflite .venv-peers* *.egg-info .pytest_cache .mypy_cache .ruff_cache
