@@ -203,6 +203,17 @@ def test_json_lines_give_the_same_as_a_csv(pictures: Path) -> None:
     assert images["images/0.png"].group == "7"
 
 
+def test_json_lines_may_hold_boxes_and_who_drew_them(pictures: Path) -> None:
+    row = {"path": "images/0.png", "label": "bad", "boxes": [[1, 2, 3, 4.5]], "box_types": ["dent"]}
+    path = write_list(pictures / "a.jsonl", json.dumps({**row, "confidence": 0.5, "human_annotated": False}))
+    (image,) = listed(path).values()
+    assert (image.boxes, image.box_types) == (((1.0, 2.0, 3.0, 4.5),), ("dent",))
+    assert (image.confidence, image.human_annotated) == (0.5, False)
+    for change in ({"boxes": [[1, 2]]}, {"box_types": ["dent", "stain"]}, {"confidence": "high"}):
+        with pytest.raises(DataError, match=r"line 1: want boxes as .*, found"):
+            listed(write_list(pictures / "a.jsonl", json.dumps({**row, **change})))
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -35,7 +35,7 @@ def server(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
         yield application
 
 
-@pytest.fixture(params=["threads", "metaflow"])
+@pytest.fixture(params=["threads", pytest.param("metaflow", marks=pytest.mark.slow)])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Few objects are fetched by threads, many by Metaflow's client; tests have few."""
     if request.param == "metaflow":
@@ -383,6 +383,22 @@ def test_a_killed_fetch_goes_on_where_it_was(server: FaultyS3, prefix: str, tmp_
     uris = fetch_all(source)
     assert len(server.fetched) == 20 - len(kept)
     assert all(source.read(uri) == (here / uri).read_bytes() for uri in uris)
+
+
+def test_what_a_killed_run_had_fetched_is_taken(server: FaultyS3, prefix: str, tmp_path: Path, store: Path) -> None:
+    here = write_set(tmp_path, {"good": 2, "dent": 2})
+    upload(here, prefix)
+    left = store / ".staging" / "metaflow.s3.killed"
+    left.mkdir(parents=True)
+    (left / "whole").write_bytes((here / "good" / "000.png").read_bytes())
+    (left / "half").write_bytes((here / "good" / "001.png").read_bytes()[:-1])
+    source = open_in(store, prefix)
+    assert all(source.read(uri) == (here / uri).read_bytes() for uri in fetch_all(source))
+    assert sorted(key.rpartition(prefix.rpartition("/")[2])[2] for key in server.fetched) == [
+        "/dent/000.png",
+        "/dent/001.png",
+        "/good/001.png",
+    ]
 
 
 def test_two_runs_at_once_share_one_store(server: FaultyS3, prefix: str, tmp_path: Path, store: Path) -> None:

@@ -67,7 +67,7 @@ class DataSettings:
     """Where the images are, how they are read, what is checked and how they are divided."""
 
     source: str = ""  # folder, list or manifest of images; "sample" = the built-in generator; --data beats it
-    format: str = ""  # how the set is laid out, such as "folders", "mvtec", "csv", "lookout"; "" = found by looking
+    format: str = ""  # how the set is laid out, such as "folder", "mvtec", "csv", "manifest"; "" = found by looking
     map: list[str] = field(default_factory=list)  # "s3://bucket/prefix=folder": where a manifest's images lie here
     columns: ColumnSettings = field(default_factory=ColumnSettings)
     good_labels: list[str] = field(default_factory=lambda: list(GOOD_LABELS))  # spellings, in any case

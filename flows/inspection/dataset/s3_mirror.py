@@ -88,7 +88,8 @@ class S3Mirror:
             DataError: one changed since it was listed.
             StorageError: S3 refuses, the disk is full, an object arrives damaged again and again.
         """
-        from inspection.dataset.s3_fetch import Remote, fetch_objects
+        from inspection.dataset.s3_fetch import fetch_objects
+        from inspection.dataset.s3_object import Remote
 
         missing = []
         for address in dict.fromkeys(addresses):
@@ -112,7 +113,7 @@ class S3Mirror:
         place = self._place(address)
         if _has_size(place, self._listed[address][0]):
             return place.read_bytes()
-        from inspection.dataset.s3_fetch import Remote, fetch_one
+        from inspection.dataset.s3_object import Remote, fetch_one
 
         data = fetch_one(Remote(address, self._listed[address][0], self._tag(address), place), self.client)
         staged = place.parent / f".{uuid.uuid4().hex}"

@@ -2,8 +2,10 @@
 
     path,label,defect_type,mask,group,lot,station,view,split
     images/a.png,good,,,part-17,lot-3,,top,train
+    {"path": "images/b.png", "label": "bad", "boxes": [[12, 30, 8, 4]], "box_types": ["dent"]}
 
-Only path and label are needed. Columns go by other names in `[data.columns]`. The delimiter is a comma, a semicolon, a
+Only path and label are needed. JSON may also hold boxes (left, top, width, height in px), box_types, confidence and
+human_annotated. Columns go by other names in `[data.columns]`. The delimiter is a comma, a semicolon, a
 tab or '|', whichever the header is written with; the text is UTF-8, with or without a byte-order mark.
 """
 
@@ -80,7 +82,7 @@ def _read(reading: Reading, *names: str, rows: Any) -> list[SourceImage]:
         raise DataError(f"{reading.location}: want one list of images, found {found}; give the list's file itself")
     name, columns = names[0], reading.options.columns
     builder = ListBuilder(reading, name)
-    for line, row in rows(reading, name):
+    for line, row, more in rows(reading, name):
         where = builder.where(line)
         uri = builder.uri(_need(row, columns.path, where), line)
         label, kind = read_label(_need(row, columns.label, where), reading.options, where)
@@ -97,6 +99,7 @@ def _read(reading: Reading, *names: str, rows: Any) -> list[SourceImage]:
                 station=row.get(columns.station.casefold()) or None,
                 view=row.get(columns.view.casefold()) or None,
                 shipped=_split(row.get(columns.split.casefold(), ""), where),
+                **_annotations(more, where),
             ),
             line,
         )
@@ -119,8 +122,29 @@ def _split(value: str, where: str) -> Shipped:
     return part
 
 
-def _csv_rows(reading: Reading, name: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and values by column name in lower case."""
+def _annotations(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What only a JSON object can say of an image."""
+    found: dict[str, Any] = {}
+    try:
+        if row.get("boxes"):
+            found["boxes"] = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in row["boxes"])
+            found["box_types"] = tuple(str(name) for name in row.get("box_types") or ())
+            if len(found["box_types"]) not in (0, len(found["boxes"])):
+                raise ValueError(f"{len(found['boxes'])} boxes have {len(found['box_types'])} box_types")
+        if row.get("confidence") is not None:
+            found["confidence"] = float(row["confidence"])
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: want boxes as [[left, top, width, height], …] in px with a type each or none, and a confidence "
+            f"from 0 to 1, found {error}"
+        ) from None
+    if isinstance(row.get("human_annotated"), bool):
+        found["human_annotated"] = row["human_annotated"]
+    return found
+
+
+def _csv_rows(reading: Reading, name: str) -> Iterator[tuple[int, dict[str, str], dict[str, Any]]]:
+    """Line numbers, values by column name in lower case, and nothing else."""
     text, where = reading.text(name), reading.name(name)
     header_line = text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
     delimiter = _delimiter(header_line, reading.options.columns, where)
@@ -140,7 +164,7 @@ def _csv_rows(reading: Reading, name: str) -> Iterator[tuple[int, dict[str, str]
                     f"{where}: line {line}: want {len(header)} values as in the header, found {len(cells)}; "
                     f"put values that hold {delimiter!r} in quotation marks"
                 )
-            yield line, {column: cell.strip(" \t\r") for column, cell in zip(header, cells, strict=True)}
+            yield line, {column: cell.strip(" \t\r") for column, cell in zip(header, cells, strict=True)}, {}
     except csv.Error as error:
         raise DataError(f"{where}: line {reader.line_num}: not valid CSV ({error})") from None
 
@@ -183,7 +207,8 @@ def _check_chosen(found: set[str], columns: Columns, where: str) -> None:
         )
 
 
-def _json_rows(reading: Reading, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(reading: Reading, name: str) -> Iterator[tuple[int, dict[str, str], dict[str, Any]]]:
+    """Line numbers, plain values as text by key in lower case, and the whole objects."""
     seen: set[str] = set()
     for number, row in reading.rows(name):
         values = {}
@@ -191,7 +216,7 @@ def _json_rows(reading: Reading, name: str) -> Iterator[tuple[int, dict[str, str
             if isinstance(value, bool | int | float | str):
                 values[key.casefold()] = str(value).strip() if not isinstance(value, bool) else str(value).lower()
         seen |= values.keys()
-        yield number, values
+        yield number, values, row
     _check_chosen(seen, reading.options.columns, reading.name(name))
 
 
