@@ -104,7 +104,7 @@ def compare(images: int, size_bytes: int, rounds: int) -> None:
     ratio = statistics.median(peer) / statistics.median(ours)
     each = [one / other for one, other in zip(peer, ours, strict=True)]
     print(f"aws s3 sync / ours: {ratio:.2f} (rounds {min(each):.2f} to {max(each):.2f}), want >= {WANT}")
-    rate = images * size_bytes / 1e6 / statistics.median(ours)
+    rate = images / statistics.median(ours)
     print(f"ours: {rate:.0f} images/s, {rate * size_bytes / 1e6:.0f} MB/s; again {statistics.median(again):.2f} s")
 
 
