@@ -387,17 +387,47 @@ def test_a_file_that_cannot_be_put_away_is_reported_and_offered_again(
 def test_moving_to_another_file_system_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "a.jpg", b"content")
 
-    def refuse(self: Path, target: Path) -> None:
-        if self.suffix != ".part":
-            raise OSError(18, "Invalid cross-device link")
-        os.rename(self, target)  # noqa: PTH104 - Path.replace is this function
+    real = os.link
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    def refuse(source: Path, target: Path, **more: bool) -> None:
+        if source.suffix != ".part":
+            raise OSError(18, "Invalid cross-device link")
+        real(source, target, **more)
+
+    monkeypatch.setattr(os, "link", refuse)
     with opened(tmp_path) as source:
         (part,) = take(source, 1)
         source.acknowledge(part, result())
     assert [path.name for path in (tmp_path / "done" / "pass").iterdir()] == ["a.jpg"]
     assert (tmp_path / "done" / "pass" / "a.jpg").read_bytes() == b"content"
+    assert not (tmp_path / "a.jpg").exists()
+
+
+def test_a_kill_in_the_middle_of_moving_is_made_good_by_the_next_move(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg", b"content")
+    done = tmp_path / "done" / "pass"
+    done.mkdir(parents=True)
+    (done / "a.jpg").hardlink_to(tmp_path / "a.jpg")  # as a kill between the two steps leaves it
+    with opened(tmp_path) as source:
+        (part,) = take(source, 1)
+        source.acknowledge(part, result())
+    assert [path.name for path in done.iterdir()] == ["a.jpg"]
+    assert not (tmp_path / "a.jpg").exists()
+
+
+def test_moving_works_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path, **more: bool) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    done = tmp_path / "done" / "pass"
+    done.mkdir(parents=True)
+    put(done / "a.jpg", b"first")
+    put(tmp_path / "a.jpg", b"second")
+    with opened(tmp_path) as source:
+        (part,) = take(source, 1)
+        source.acknowledge(part, result(sequence=12))
+    assert {path.name: path.read_bytes() for path in done.iterdir()} == {"a.jpg": b"first", "a-12.jpg": b"second"}
     assert not (tmp_path / "a.jpg").exists()
 
 
