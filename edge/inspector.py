@@ -130,8 +130,11 @@ class Inspector:
     def _turn(self) -> bool:
         """Acknowledge what is durable, take a part; True when there will be no more."""
         self._collect()
-        if self._source.finished() and not self._open:
-            return True
+        if self._source.finished():
+            if not self._open:
+                return True
+            self._await_disk()
+            return False
         if not self.pool.wait_for_room(_WAIT_S) or not self._may_take():
             return False
         part = self._source.next_part(_WAIT_S if self._open else _IDLE_S)
@@ -148,11 +151,15 @@ class Inspector:
             self._stopping.wait(_WAIT_S)
             return False
         if len(self._open) >= self.limits.max_unacknowledged:
-            first = self._waiting[0].ticket if self._waiting else None
-            if first is None or not first.wait(_WAIT_S):
-                self._stopping.wait(_WAIT_S)
+            self._await_disk()
             return False
         return True
+
+    def _await_disk(self) -> None:
+        """Wait a little for the oldest result to reach the disk, or to be judged at all."""
+        first = self._waiting[0].ticket if self._waiting else None
+        if first is None or not first.wait(_WAIT_S):
+            self._stopping.wait(_WAIT_S)
 
     def _take(self, part: Part) -> None:
         """Begin to inspect a part, unless it has a result."""

@@ -275,6 +275,22 @@ def test_a_folder_waits_for_the_disk_and_a_camera_does_not(tmp_path: Path, servi
     assert camera.inspector.counts.unacknowledged >= 16
 
 
+def test_waiting_for_the_disk_after_the_last_part_takes_no_processor(tmp_path: Path, serving: Serving) -> None:
+    disk, turns = Disk(), []
+    rig = Rig(tmp_path, serving, [part(0)], store=disk, on_turn=lambda now_s: turns.append(now_s))
+    rig.source.next_part = lambda timeout_s: rig.source.waiting.popleft() if rig.source.waiting else None  # type: ignore[method-assign]
+    thread = threading.Thread(target=rig.inspector.run)
+    thread.start()
+    wait_until(lambda: len(rig.results) == 1)
+    turns.clear()
+    time.sleep(0.5)
+    assert len(turns) < 50  # it asks a source without parts, which answers at once, no more
+    disk.tickets[0].durable = True
+    thread.join(30)
+    rig.close()
+    assert len(rig.source.acknowledged) == 1
+
+
 def test_a_result_that_memory_could_not_hold_is_not_acknowledged(tmp_path: Path, serving: Serving) -> None:
     disk = Disk()
     rig = Rig(tmp_path, serving, [part(0), part(1)], store=disk)

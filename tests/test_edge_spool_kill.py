@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from environments import once_is_enough
 from spool_writer import quick_folder
 
 from edge.spool import ImageQueue, Spool, SpoolSettings
+
+pytestmark = once_is_enough
 
 WRITER = Path(__file__).parent / "spool_writer.py"
 KILLS = 60

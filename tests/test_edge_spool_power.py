@@ -8,10 +8,13 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from environments import once_is_enough
 from power_cut import Call, Disk, can_record, record
 from spool_writer import quick_folder, result
 
 from edge.spool import ImageQueue, Spool, SpoolSettings
+
+pytestmark = once_is_enough
 
 WRITER = Path(__file__).parent / "spool_writer.py"
 RESULTS = 24
