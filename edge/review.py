@@ -17,6 +17,7 @@ from edge.sidecar import ImageFacts, Sidecar, sidecar_fields
 from edge.spool.images import KeptImage
 
 STUCK = "stuck"  # the error's code
+USUALLY_STUCK_AFTER = 3  # equal pictures in a row, where the settings leave it open
 _LARGEST_STEP = 2  # grey levels by which one pixel may differ: a speck of a defect on a rendered picture is larger
 _MAX_CAMERAS = 16  # of which the last picture is remembered
 _SUFFIXES: tuple[tuple[bytes, str], ...] = (
@@ -39,7 +40,7 @@ class ReviewSettings:
     max_per_day: int = 1000  # likewise; 0: keep no images
     frame_format: str = "jpeg"  # of images from raw frames: jpeg or png; files are kept as they came
     jpeg_quality: int = 95  # 95 to 100, without colour subsampling
-    stuck_after: int = 3  # pictures in a row that are the same make the camera stuck; 0: never
+    stuck_after: int = -1  # so many equal pictures in a row: stuck; 0: never; -1: 3, and for folders never
     stuck_residual: float = 0.01  # grey levels of 255: mean difference below which two pictures are the same
 
     def check(self) -> list[str]:
@@ -54,8 +55,8 @@ class ReviewSettings:
             faults.append(f"frame_format: want jpeg or png, found {self.frame_format!r}")
         if not 95 <= self.jpeg_quality <= 100:
             faults.append(f"jpeg_quality: want 95 to 100 (less hides fine defects), found {self.jpeg_quality}")
-        if self.stuck_after < 0 or self.stuck_after == 1:
-            faults.append(f"stuck_after: want 0 (never) or 2 and more, found {self.stuck_after}")
+        if self.stuck_after < -1 or self.stuck_after == 1:
+            faults.append(f"stuck_after: want 0 (never), 2 and more, or -1 (usual), found {self.stuck_after}")
         if not 0 <= self.stuck_residual <= 0.5:
             faults.append(f"stuck_residual: want 0 to 0.5 grey levels, found {self.stuck_residual}")
         return faults
@@ -142,10 +143,12 @@ class StuckCamera:
 
     Args:
         settings: how many times in a row, and the residual.
+        usual: how many times in a row when the settings leave that open. 0 for files: a folder may hold copies.
     """
 
-    def __init__(self, settings: ReviewSettings) -> None:
+    def __init__(self, settings: ReviewSettings, usual: int = USUALLY_STUCK_AFTER) -> None:
         self._settings = settings
+        self._usual = usual
         self._last: dict[str, tuple[np.ndarray, int]] = {}  # by camera: picture, and how often it came in a row
 
     def change(self, settings: ReviewSettings) -> None:
@@ -159,7 +162,8 @@ class StuckCamera:
             pixels: the model's input, uint8, any shape.
             camera: which one, when a source has several.
         """
-        if not self._settings.stuck_after:
+        after = self._usual if self._settings.stuck_after < 0 else self._settings.stuck_after
+        if not after:
             return None
         last = self._last.pop(camera, None)
         times = 1
@@ -168,7 +172,7 @@ class StuckCamera:
         if len(self._last) >= _MAX_CAMERAS:
             self._last.pop(next(iter(self._last)))
         self._last[camera] = (pixels.copy(), times)  # the caller may use its memory again
-        if times < self._settings.stuck_after:
+        if times < after:
             return None
         return (
             f"the same picture came {times} times in a row, closer than sensor noise allows; check the camera, its "
