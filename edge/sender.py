@@ -30,6 +30,7 @@ URGENT_AT_ONCE = 32
 """Urgent results taken from the spool at a time."""
 PASSES_AT_ONCE = 64
 """Pass results looked at for one batch: more than fit into it."""
+_OFFLINE_S = 5.0  # while closing: a connection that is away for longer is not waited for
 
 
 class ResultQueue(Protocol):
@@ -117,12 +118,23 @@ class Sender:
         self._closing.set()
         self._something.set()
         if self._thread.is_alive():
-            self._empty.wait(timeout_s)
+            self._wait_until_empty(timeout_s)
         self._stopping.set()
         self._something.set()
         if self._thread.is_alive():
             self._thread.join(self._settings.publish_timeout_s + 5)
         return self._empty.is_set()
+
+    def _wait_until_empty(self, timeout_s: float) -> None:
+        """Wait for the rest to leave, but not for a network that is away: what is left is in the spool."""
+        now_s = time.monotonic()
+        end_s, offline_s = now_s + timeout_s, now_s
+        while now_s < end_s and now_s - offline_s < _OFFLINE_S:
+            if self._empty.wait(min(0.1, end_s - now_s)):
+                return
+            now_s = time.monotonic()
+            if self._transport.state().connected:
+                offline_s = now_s
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sending import TOPICS, Recorder, Spool, result, until
 
+import edge.sender
 from edge.errors import NotAuthorizedError, RefusedError, ResultError, TransportError
 from edge.messages import fill_batch, read_results
 from edge.results import Result, dump_result
@@ -261,4 +262,13 @@ def test_closing_without_a_connection_gives_up_after_its_time(rig: Rig) -> None:
     rig.spool.results = [result(1, "fail")]
     rig.sender.start()
     assert not rig.sender.close(0.1)
+    assert rig.spool.marked == []
+
+
+def test_closing_does_not_wait_for_a_network_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge.sender, "_OFFLINE_S", 0.2)
+    rig.transport.connected = False
+    rig.spool.results = [result(1, "fail")]
+    rig.sender.start()
+    assert not rig.sender.close(3600)
     assert rig.spool.marked == []
