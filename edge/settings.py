@@ -58,6 +58,11 @@ class InspectorSettings:
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     sender: SenderSettings = field(default_factory=SenderSettings)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether a run ends by itself."""
+        return self.source.is_folder and self.source.folder.once
+
     def check(self) -> list[str]:
         """Faults in words; none when all is well."""
         faults = []
@@ -110,8 +115,8 @@ def read_settings(*documents: Mapping[str, Any]) -> InspectorSettings:
     if isinstance(merged["file"], dict):
         merged["file"].setdefault("path", f"{merged['state']}/results.jsonl")
     settings = _read(InspectorSettings, merged, "", faults)
-    if not faults:
-        faults = settings.check()
+    named = {fault.partition(":")[0] for fault in faults}
+    faults += [fault for fault in settings.check() if fault.partition(":")[0] not in named]
     if faults:
         raise SettingsError("the inspector's settings have faults:\n  " + "\n  ".join(faults))
     return typing.cast(InspectorSettings, settings)

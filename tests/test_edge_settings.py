@@ -54,10 +54,13 @@ def test_every_fault_is_named_at_once() -> None:
         "spool": 5,
         "threads": 1.5,
         "review": {"audit_share": "nan"},
+        "topic_root": "a b",  # the form is right, the value is not
     }
     with pytest.raises(SettingsError) as error:
         read_settings(LEAST, wrong)
     text = str(error.value)
+    assert "\n  topic_root: want" in text
+    assert text.count("\n  workers: ") == 1
     for name in ("workers", "deadline_ms", "colour", "source.folder.once", "source.folder.speed", "spool", "threads"):
         assert f"\n  {name}: " in text
     assert "review.audit_share: want float, found 'nan'" in text

@@ -117,6 +117,11 @@ class SourceSettings:
     camera: CameraSettings = field(default_factory=CameraSettings)
     trigger: TriggerSettings = field(default_factory=TriggerSettings)
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether parts come as files in a folder."""
+        return self.uri.startswith("folder:")
+
     def check(self) -> list[str]:
         """Faults, in words; those of a part begin with its name."""
         faults = []
