@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.configuration import Configuration
-from edge.errors import SettingsError
+from edge.errors import EdgeError, PackageError
 from edge.inspection import Limits, Pending
 from edge.inspector import Inspector
 from edge.line_output import open_outputs
-from edge.reporting import Parts, Reporting
+from edge.reporting import Parts, Reporting, tell_refusal
 from edge.results import Result
-from edge.review import ReviewPolicy, StuckCamera
+from edge.review import USUALLY_STUCK_AFTER, ReviewPolicy, StuckCamera
 from edge.sender import Sender
 from edge.serving import Serving
 from edge.settings import InspectorSettings
 from edge.sources.opening import open_source
 from edge.spool.spool import Spool
+from edge.state_folder import locked
 from edge.summary import Tally, describe
-from edge.topics import topics
+from edge.topics import Topics, topics
 from edge.transports.opening import open_transport
 from edge.uploader.supervisor import UploadSupervisor
 
@@ -77,15 +76,31 @@ def run(
     """
     settings = configuration.settings
     state = Path(settings.state)
-    state.mkdir(parents=True, exist_ok=True)
-    with _locked(state / "inspector.lock"), contextlib.ExitStack() as stack:
+    with locked(state), contextlib.ExitStack() as stack:
         serving = Serving(Path(settings.model), state / "packages", settings.threads, settings.workers, settings.line)
         stack.callback(serving.close)
         serving.start()
+        if serving.current() is None and settings.is_finite:
+            raise PackageError(serving.state().message)  # nobody waits at a run that ends by itself
         line = _wait_for_line(serving, settings, stopping, nucleus)
         if line is None:
             return Run(LOST if nucleus is not None and nucleus.lost else 0)
-        return _Assembly(configuration, serving, line, stopping, show, nucleus, stack).run()
+        serving.hold_to(line)
+        names = topics(settings.topic_root, line, settings.thing)
+        transport: Transport | None = None
+        if settings.sink != "none":
+            transport = open_transport(
+                settings.sink, names, settings.thing, line, settings.file, settings.mqtt, nucleus
+            )
+            stack.callback(transport.close)
+            transport.start()
+        try:
+            assembly = _Assembly(configuration, serving, line, stopping, show, nucleus, transport, names, stack)
+        except EdgeError as error:
+            if transport is not None:
+                tell_refusal(error, transport, names, line, settings.thing, stopping)
+            raise
+        return assembly.run()
 
 
 class _Assembly:
@@ -99,6 +114,8 @@ class _Assembly:
         stopping: threading.Event,
         show: Show | None,
         nucleus: Nucleus | None,
+        transport: Transport | None,
+        names: Topics,
         stack: contextlib.ExitStack,
     ) -> None:
         settings = configuration.settings
@@ -111,14 +128,7 @@ class _Assembly:
         self._tally = Tally()
         self._tick_at_s = 0.0
         spool_folder = Path(settings.state) / "spool"
-        names = topics(settings.topic_root, line, settings.thing)
-        self._transport: Transport | None = None
-        if settings.sink != "none":
-            self._transport = open_transport(
-                settings.sink, names, settings.thing, line, settings.file, settings.mqtt, nucleus
-            )
-            stack.callback(self._transport.close)
-            self._transport.start()
+        self._transport = transport
         self._spool = Spool(spool_folder, settings.thing, settings.spool)
         stack.callback(self._spool.close)
         self._uploader = UploadSupervisor(settings.upload, spool_folder, self._backlog)
@@ -138,7 +148,7 @@ class _Assembly:
             self._spool,
             self._outputs,
             ReviewPolicy(settings.review),
-            StuckCamera(settings.review),
+            StuckCamera(settings.review, 0 if settings.source.is_folder else USUALLY_STUCK_AFTER),
             settings.thing,
             line,
             settings.workers,
@@ -222,9 +232,17 @@ class _Assembly:
     def _finish_uploads(self) -> None:
         """A run that ends by itself sends its images, if that goes well."""
         end_s = time.monotonic() + _UPLOAD_S
-        while self._settings.upload.to and self._backlog() and time.monotonic() < end_s:
+        last = False  # whether the child at work, or the one before, began after the run's last image was stored
+        self._spool.flush(_FLUSH_S)
+        while time.monotonic() < end_s:
+            state = self._uploader.state()
+            if state.state != "running":
+                if last or not state.ok or state.state == "off" or not self._backlog():
+                    return
+                self._uploader.hurry()
+                last = True
             self._uploader.tick(time.monotonic())
-            if not self._uploader.state().ok or self._stopping.wait(_TICK_S):
+            if self._stopping.wait(_TICK_S):
                 return
 
     def _finish_sending(self) -> None:
@@ -258,19 +276,3 @@ def _wait_for_line(
 
 def _limits(settings: InspectorSettings) -> Limits:
     return Limits(settings.deadline_ms, settings.max_unacknowledged)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep a second inspector out of the same folder; the kernel lets go when this process ends, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SettingsError(
-                f"{path.parent}: another inspector uses this state folder; give each its own"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)

@@ -38,7 +38,7 @@ class Health:
         self._package: dict[str, str | None] = {}
         self._last_error: dict[str, Any] | None = None
         self._started_s: float | None = None
-        self._told: object = None
+        self._stopped = False
 
     def set(self, component: str, ok: bool, message: str, now_s: float) -> bool:
         """Say how a component does.
@@ -79,6 +79,10 @@ class Health:
         """Remember the last error of a part or of the program."""
         self._last_error = {"code": _short(code), "message": _short(message), "at": now_s}
 
+    def stop(self) -> None:
+        """The program ends as it should: the next message says so."""
+        self._stopped = True
+
     @property
     def ok(self) -> bool:
         """Whether every component is well and what was deployed serves."""
@@ -102,7 +106,7 @@ class Health:
             "line": self._line,
             "at": round(now_s, 3),
             "clock_synced": clock_synced,
-            "state": "ok" if self.ok else "degraded",
+            "state": "stopped" if self._stopped else "ok" if self.ok else "degraded",
             "up_s": round(max(0.0, now_s - self._started_s)),
             "versions": self._versions,
             "package": self._package,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge import __version__
 from edge.clock import Clock
+from edge.errors import EdgeError, OutputError, RefusedError, SourceError, SpoolError, TransportError
 from edge.health import Health, dump_health
 from edge.metrics import FOLDED_AT_ONCE, Around, Metrics, dump_metrics
 from edge.results import Result
@@ -35,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0  # between two looks at the components
 _METRICS_KEPT = 120  # messages that may wait for the network: two hours
+_REFUSAL_S = 10.0  # for telling why the program does not start
+_COMPONENTS = {SpoolError: "spool", SourceError: "source", OutputError: "output"}
 _RECENT_S = 300.0  # a fault of the program counts as a present one for so long
 
 
@@ -112,7 +116,9 @@ class Reporting:
     def finish(self, reason: str | None) -> None:
         """The last messages of a run."""
         self._look(time.monotonic(), self._parts.spool.figures(), "")
-        self._health.set("inspector", False, reason or "stopped", time.time())
+        self._health.set("inspector", reason is None, reason or "stopped", time.time())
+        if reason is None:
+            self._health.stop()
         self._offer_metrics(self._parts.spool.figures())
         self._offer_health()
 
@@ -196,6 +202,37 @@ class Reporting:
         self._folded_offered = self._folded_offered or bool(folded)
         payload = dump_metrics(self._metrics.message(time.time(), around))
         sender.offer(self._topics.metrics, payload, keep=_METRICS_KEPT, on_sent=sent if folded else None)
+
+
+def tell_refusal(
+    error: EdgeError, transport: Transport, topics: Topics, line: str, thing: str, stopping: threading.Event
+) -> None:
+    """Say on the health topic why this program does not start, if the message gets through in a short time.
+
+    Args:
+        error: what is wrong.
+        transport: started.
+        topics: where to.
+        line: of this device.
+        thing: its name.
+        stopping: set when the program is told to end at once.
+    """
+    health = Health(line, thing, {"inspector": __version__})
+    health.set(_COMPONENTS.get(type(error), "inspector"), False, str(error), time.time())
+    payload = dump_health(health.message(time.time(), Clock().synced()))
+    end_s = time.monotonic() + _REFUSAL_S
+    while (left_s := end_s - time.monotonic()) > 0:
+        try:
+            if transport.state().connected:
+                transport.publish(topics.health, payload, left_s)
+                return
+        except TransportError as reason:
+            _log.warning("event=refusal_not_told reason=%r", str(reason))
+        except RefusedError as reason:
+            _log.error("event=refusal_not_told reason=%r", str(reason))
+            return
+        if stopping.wait(min(left_s, 0.5)):
+            return
 
 
 def _queue(figures: SpoolFigures) -> str:

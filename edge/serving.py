@@ -73,6 +73,10 @@ class Serving:
         """What serves, what was deployed, and why they differ."""
         return self._state
 
+    def hold_to(self, line: str) -> None:
+        """From now on packages must be for this line."""
+        self._line = line
+
     def start(self) -> None:
         """Open the deployed package; when it is bad or not there, the last good one."""
         deployed = self._look()

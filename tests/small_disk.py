@@ -19,6 +19,11 @@ def unmount(folder: Path) -> None:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def remount(folder: Path, options: str) -> None:
+    """Change a mounted file system: `ro` or `rw`."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
 @contextmanager
 def small_disk(folder: Path, size_bytes: int) -> Iterator[None]:
     """While this lasts, no more than `size_bytes` fit into the folder, or into one file anywhere."""

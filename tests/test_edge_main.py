@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from golden_package import GOLDEN, PICTURES, make_package
 from inspecting import BAD, GOOD, picture, wait_until
+from small_disk import mount, remount, unmount
 
 import edge.assembly
 from edge.__main__ import main
@@ -222,6 +224,78 @@ def test_a_second_inspector_on_the_same_state_is_refused(
     assert main(inspect(package, parts)) == 0
 
 
+def test_a_run_that_ends_by_itself_does_not_wait_for_a_package(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(inspect(parts.parent / "none", parts, "--line", "tiny")) == 2
+    assert f"no package at {parts.parent / 'none'}" in capsys.readouterr().err
+    assert len(list(parts.iterdir())) == 7
+
+
+def test_a_run_that_ended_in_order_says_stopped(package: Path, parts: Path) -> None:
+    assert main(inspect(package, parts)) == 0
+    last = results_in(parts.parent / "results-health.jsonl")[-1]
+    assert last["state"] == "stopped"
+    assert last["components"]["inspector"]["ok"]
+
+
+def test_copies_in_a_folder_are_judged_unless_told_otherwise(package: Path, parts: Path) -> None:
+    def run_on_copies(*more: str) -> list[str]:
+        for number in range(4):
+            (parts / f"copy-{number}.png").write_bytes(picture(7))
+        state = parts.parent / f"state-{len(more)}"
+        assert main(inspect(package, parts, "--state", str(state), "--sink", f"file:{state}/results.jsonl", *more)) == 0
+        return [str(result.get("error")) for result in results_in(state / "results.jsonl")]
+
+    assert "stuck" not in run_on_copies()
+    assert run_on_copies("--set", "review.stuck_after=3").count("stuck") == 2
+
+
+def test_a_run_that_ends_by_itself_sends_its_images_without_a_pause(package: Path, parts: Path) -> None:
+    inbox = parts.parent / "inbox"
+    inbox.mkdir()
+    more = ["--upload", str(inbox), "--set", "upload.pause_s=600", "--set", "review.audit_share=1"]
+    assert main(inspect(package, parts, *more)) == 0
+    assert len(list(inbox.rglob("*.png"))) == 6  # all but the one that is no picture
+
+
+def test_a_spool_of_another_major_version_is_refused_and_health_says_so(
+    package: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(inspect(package, parts)) == 0
+    connection = sqlite3.connect(parts.parent / "state" / "spool" / "spool.db")
+    connection.execute("PRAGMA user_version = 7003")
+    connection.close()
+    assert main(inspect(package, parts)) == 2
+    assert "schema 7.3 has another major version" in capsys.readouterr().err
+    last = results_in(parts.parent / "results-health.jsonl")[-1]
+    assert last["state"] == "degraded"
+    assert not last["components"]["spool"]["ok"]
+    assert "schema 7.3 has another major version" in last["components"]["spool"]["message"]
+
+
+def test_a_read_only_disk_at_the_start_stops_no_line(package: Path, parts: Path) -> None:
+    disk = parts.parent / "disk"
+    disk.mkdir()
+    if not mount(disk, "size=4m"):
+        pytest.skip("needs the right to mount a small file system")
+    process = None
+    try:
+        remount(disk, "ro")
+        arguments = [argument for argument in inspect(package, parts) if argument != "--once"]
+        process = running([*arguments, "--state", str(disk / "state"), "--set", "spool.retry_max_s=1"])
+        health = parts.parent / "results-health.jsonl"
+        wait_until(lambda: health.exists() and '"spool":{"ok":false' in health.read_text(encoding="utf-8"), 60)
+        assert len([path for path in parts.iterdir() if path.is_file()]) == 7  # nothing acknowledged
+        remount(disk, "rw")
+        wait_until(lambda: not [path for path in parts.iterdir() if path.is_file()], 60)
+    finally:
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=60)
+        unmount(disk)
+    assert process.returncode == 0, out
+    assert "event=state_not_locked" in out
+
+
 class Gone(FileTransport):
     """A transport that is lost for good after the first message."""
 
@@ -266,7 +340,7 @@ def test_it_stops_in_order_when_told_to(package: Path, parts: Path, stop: signal
 
 
 def test_it_stops_while_it_waits_for_a_package(parts: Path) -> None:
-    arguments = inspect(parts.parent / "current", parts)
+    arguments = [argument for argument in inspect(parts.parent / "current", parts) if argument != "--once"]
     process = running(arguments)
     lock = parts.parent / "state" / "inspector.lock"
     wait_until(lock.exists, 60)

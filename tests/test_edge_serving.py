@@ -112,6 +112,19 @@ def test_a_new_package_takes_over_without_a_restart(link: Path) -> None:
     assert kept == {"good", served.digest}
 
 
+def test_once_a_line_is_known_a_package_of_another_line_is_refused(link: Path) -> None:
+    watching = serving(link)
+    watching.start()
+    watching.hold_to("tiny")
+    make_package(link.parent / "second", line="other")
+    deploy(link.parent, "second")
+    tick_until(watching, lambda: not watching.state().ok)
+    assert "want a package of line 'tiny'" in watching.state().message
+    current = watching.current()
+    assert current is not None
+    assert current.contract.line == "tiny"
+
+
 def test_going_back_to_the_package_before_works(link: Path) -> None:
     two = serving(link)
     two.start()
