@@ -97,6 +97,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """A picture as its file stores it: decoded, but neither cut nor turned upright."""
+
+    image: ImageFile.ImageFile
+    deep: bool  # the file holds 16 bits per channel
+    orientation: int  # of EXIF, still to be applied
+    box: Box  # where the plan's region lies in the picture as stored, before it was shrunk
+    plan: Plan
+    scale: int  # by which the JPEG decoder has shrunk it
+    width_px: int  # of the whole original picture, EXIF orientation applied
+    height_px: int
+
+
+@dataclass(frozen=True)
 class Decoded:
     """A picture half-way: upright, cut to its region, 8-bit, not yet at the model's size."""
 
@@ -131,6 +145,15 @@ def decode_file(data: bytes, contract: InputContract, where: str = "image") -> D
     Raises:
         ImageError: as `prepare_file`.
     """
+    return cut(load_file(data, contract, where), contract, where)
+
+
+def load_file(data: bytes, contract: InputContract, where: str = "image") -> Loaded:
+    """Decode a file to the picture that is stored in it.
+
+    Raises:
+        ImageError: as `prepare_file`, but for pixel types.
+    """
     image = open_file(data, where)
     deep = _is_16_bit(image)
     try:
@@ -139,17 +162,48 @@ def decode_file(data: bytes, contract: InputContract, where: str = "image") -> D
         width, height = image.size[::-1] if orientation in _SWAPPING else image.size
         plan = _plan(width, height, contract, where)
         box = _stored_box(plan.region, image.size, orientation)
-        scale = _draft(image, box, orientation, plan.factor) if isinstance(image, JpegImageFile) else 1
+        scale = 1
+        if isinstance(image, JpegImageFile):
+            scale = _draft(image, box, orientation, plan.factor)
+            image.decodermaxblock = max(image.decodermaxblock, len(data))  # in one go: it stumbles where a block ends
         image.load()
-        region = _crop(image, tuple(-(-edge // scale) for edge in box))  # rounds up, as the decoder does
-        region = _to_8_bit(region, deep, contract, where)
     except _DECODE_ERRORS as error:
-        raise ImageError(
-            f"{where}: cannot decode this {image.format}: {error}; take or copy the picture again"
-        ) from error
-    if orientation in _TRANSPOSE:
-        region = region.transpose(_TRANSPOSE[orientation])
-    return Decoded(region, plan, scale, width, height)
+        raise _cannot_decode(image, error, where) from error
+    return Loaded(image, deep, orientation, box, plan, scale, width, height)
+
+
+def cut(loaded: Loaded, contract: InputContract, where: str = "image") -> Decoded:
+    """The region of a decoded file that its plan asks for, 8-bit and upright.
+
+    Raises:
+        ImageError: its pixel type is not supported.
+    """
+    box = tuple(-(-edge // loaded.scale) for edge in loaded.box)  # rounds up, as the decoder does
+    region = _turned(loaded, box, contract, where)
+    return Decoded(region, loaded.plan, loaded.scale, loaded.width_px, loaded.height_px)
+
+
+def whole_picture(loaded: Loaded, contract: InputContract, where: str = "image") -> Image.Image:
+    """All of a decoded file, 8-bit (mode L or RGB) and upright, shrunk by `loaded.scale`.
+
+    Raises:
+        ImageError: its pixel type is not supported.
+    """
+    return _turned(loaded, (0, 0, *loaded.image.size), contract, where)
+
+
+def _turned(loaded: Loaded, box: tuple[int, ...], contract: InputContract, where: str) -> Image.Image:
+    try:
+        region = _to_8_bit(_crop(loaded.image, box), loaded.deep, contract, where)
+    except _DECODE_ERRORS as error:
+        raise _cannot_decode(loaded.image, error, where) from error
+    if loaded.orientation in _TRANSPOSE:
+        region = region.transpose(_TRANSPOSE[loaded.orientation])
+    return region
+
+
+def _cannot_decode(image: ImageFile.ImageFile, error: Exception, where: str) -> ImageError:
+    return ImageError(f"{where}: cannot decode this {image.format}: {error}; take or copy the picture again")
 
 
 def finish(decoded: Decoded, contract: InputContract) -> Prepared:

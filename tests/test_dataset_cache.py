@@ -28,13 +28,13 @@ from inspection.storage import LocalStorage
 
 PREPARE = """
 import sys
-from inspection.dataset import preparation
+from inspection.dataset import looking
 from inspection.dataset.intake import prepare_dataset
 from inspection.settings import parse_settings
 from inspection.storage import open_storage
 folder, storage, size, workers = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 settings = parse_settings({"line": {"name": "bottles"}, "input": {"width": size, "height": size}}, "test")
-preparation.PROCESSES_FROM = 1  # a small set would be prepared by threads
+looking.PROCESSES_FROM = 1  # a small set would be prepared by threads
 if __name__ == "__main__":
     print(prepare_dataset(settings, folder, open_storage(storage), workers=workers).id)
 """
@@ -170,7 +170,7 @@ def test_a_shard_that_is_not_whole_is_prepared_again(
     caplog.clear()
     assert np.array_equal(_cache(storage).read(_digests(snapshot)), before)
     assert prepare_dataset(make_settings(), str(folder), storage) == snapshot
-    assert not caplog.text, "said once"
+    assert "cache" not in caplog.text, "said once"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_killed_run_keeps_its_finished_shards_and_leaves_nothing_else(tmp_path
     stored = [
         entry
         for path in Path(storage.root, "cache").glob("*/*.json")
-        if path.parent.name != "files"
+        if path.with_suffix(".npy").exists()
         for entry in json.loads(path.read_text())["rows"]
     ]
     assert len(stored) == 160, "no finished image was prepared twice"
@@ -263,7 +263,7 @@ def test_a_crash_of_a_worker_names_the_images_it_had(folder: Path, storage: Loca
     children[0].kill()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "a worker process died while it prepared one of dent/" in err
+    assert "a worker process died while it looked at one of dent/" in err
 
 
 @pytest.mark.slow
@@ -290,4 +290,4 @@ def test_a_terminal_sees_a_progress_bar_and_a_pipe_does_not(folder: Path, tmp_pa
     assert "preparing images" in seen
     assert "/40" in seen
     piped = subprocess.run([*command[:-3], str(tmp_path / "two"), "32", "1"], capture_output=True, check=True)
-    assert piped.stderr == b""
+    assert all(line.startswith(b"event=") for line in piped.stderr.splitlines())

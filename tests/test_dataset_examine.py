@@ -10,6 +10,7 @@ import pytest
 from examined import MemorySource, encode, make_settings, smooth_picture
 from PIL import Image
 
+from edge.contract import RESIZE_MODES, InputContract, Roi
 from inspection.dataset import looking
 from inspection.dataset.examine import examine
 from inspection.dataset.findings import CODES, make_finding
@@ -259,6 +260,27 @@ def test_processes_find_what_one_thread_finds(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(looking, "PROCESSES_FROM", 1)
     together = examine(source.images(), source, make_settings(), 2, progress=False)
     assert (alone.facts, alone.faults, alone.findings) == (together.facts, together.faults, together.findings)
+
+
+@pytest.mark.parametrize("side", [24, 64, 224])
+@pytest.mark.parametrize("mode", RESIZE_MODES)
+def test_the_models_input_hardly_changes_what_is_measured(side: int, mode: str) -> None:
+    data = encode(smooth_picture(3, (1200, 900)), "JPEG", quality=92)
+    usual = measure("x.jpg", data)
+    facts = measure("x.jpg", data, InputContract(side, side, resize=mode))
+    assert facts.brightness == pytest.approx(usual.brightness, abs=0.3)
+    assert facts.contrast == pytest.approx(usual.contrast, abs=0.3)
+    assert (facts.width, facts.height, facts.sha256) == (1200, 900, usual.sha256)
+    assert facts.darkest == pytest.approx(usual.darkest, abs=8)
+    small = np.frombuffer(facts.thumbnail, np.uint8).astype(int) - np.frombuffer(usual.thumbnail, np.uint8)
+    assert np.abs(small).max() <= 6  # at its edges: a decoder and a filter shrink a little differently
+    assert np.abs(small).mean() < 1
+
+
+def test_a_picture_is_measured_as_a_whole_whatever_region_the_model_sees() -> None:
+    data = encode(smooth_picture(3, (300, 200)), "PNG")
+    cut = measure("x.png", data, InputContract(32, 32, roi=Roi(10, 20, 64, 64)))
+    assert cut == measure("x.png", data)
 
 
 def test_known_images_are_not_read_again() -> None:

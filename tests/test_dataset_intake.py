@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examined import encode, smooth_picture
 from pictures import write_picture, write_set
 from PIL import Image
 from small_disk import small_disk
 
 from edge.preprocess import prepare_file
-from inspection.dataset import image_facts, known, preparation, worker
+from inspection.dataset import copies, image_facts, known, looking, worker
 from inspection.dataset import intake as intake_module
 from inspection.dataset.cache import PixelCache
+from inspection.dataset.checking import check_dataset
 from inspection.dataset.diff import compare
 from inspection.dataset.grouping import group_alike
 from inspection.dataset.images import SourceImage
@@ -63,7 +65,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def refuse(data: bytes, *_: object) -> None:
             raise AssertionError("an image was decoded again")
 
-        monkeypatch.setattr(worker, "prepare_file", refuse)
+        monkeypatch.setattr(worker, "load_file", refuse)
 
     return forbid
 
@@ -128,16 +130,51 @@ def test_images_that_were_away_come_back_to_their_split(folder: Path, storage: L
     assert {uri.replace("again-", ""): split for uri, split in after.items() if "bump" not in uri} == before
 
 
-def test_the_same_images_elsewhere_are_hashed_but_not_decoded(
-    folder: Path, storage: LocalStorage, tmp_path: Path, no_decoding: Callable[[], None]
+def test_the_same_images_elsewhere_are_looked_at_but_not_prepared(
+    folder: Path, storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepare_dataset(make_settings(), str(folder), storage)
+    shards = storage.list("cache/")
     shutil.copytree(folder, tmp_path / "moved")
-    no_decoding()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("pixels that are in the cache were prepared again")
+
+    monkeypatch.setattr(worker, "finish", refuse)
     second = prepare_dataset(make_settings(), str(tmp_path / "moved"), storage)
     assert (second.id, second.rows) == (first.id, first.rows)
     assert second.location == str(tmp_path / "moved")
     assert load_snapshot(storage, first.id).location == str(tmp_path / "moved")
+    assert [key for key in storage.list("cache/") if key.endswith(".npy")] == [
+        key for key in shards if key.endswith(".npy")
+    ]
+
+
+@pytest.mark.parametrize("section", [{}, {"resize": "center-crop"}, {"roi": [40, 20, 300, 200]}])
+def test_an_image_is_read_and_decoded_once_for_facts_and_pixels(
+    tmp_path: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any]
+) -> None:
+    folder = tmp_path / "images"
+    for seed in range(20):
+        path = folder / ("good" if seed % 2 else "dent") / f"{seed}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(smooth_picture(seed, (640, 480)), "JPEG", quality=90))
+    monkeypatch.setattr(copies, "find_near_duplicates", lambda *_: [])  # reads what it compares
+    read, decoded = [], []
+    monkeypatch.setattr(
+        OpenedSource, "read", lambda self, uri, true=OpenedSource.read: read.append(uri) or true(self, uri)
+    )
+    monkeypatch.setattr(
+        worker, "load_file", lambda *given, true=worker.load_file: decoded.append(given[2]) or true(*given)
+    )
+    monkeypatch.delattr(image_facts, "load_file")
+    settings = parse_settings({"line": {"name": "bottles"}, "input": {"width": 96, "height": 64, **section}}, "test")
+    snapshot = prepare_dataset(settings, str(folder), storage)
+    assert sorted(read) == sorted(decoded) == sorted(row.uri for row in snapshot.rows)
+    pixels = PixelCache(storage, settings.input.contract()).read([row.sha256 for row in snapshot.rows])
+    for row, found in zip(snapshot.rows, pixels, strict=True):
+        alone = prepare_file((folder / row.uri).read_bytes(), settings.input.contract())
+        assert np.array_equal(found, alone.pixels[0])
 
 
 def test_another_input_size_has_its_own_cache(folder: Path, storage: LocalStorage) -> None:
@@ -153,7 +190,7 @@ def test_another_input_size_has_its_own_cache(folder: Path, storage: LocalStorag
 def test_processes_and_threads_give_the_same_as_one_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes_from: int
 ) -> None:
-    monkeypatch.setattr(preparation, "PROCESSES_FROM", processes_from)
+    monkeypatch.setattr(looking, "PROCESSES_FROM", processes_from)
     folder = write_set(tmp_path / "images", {"good": 40, "dent": 40}, suffix=".jpg")
     stores = [LocalStorage(tmp_path / "alone"), LocalStorage(tmp_path / "together")]
     alone, together = (
@@ -336,7 +373,7 @@ def test_only_what_changed_is_measured_again(
     write_picture(folder / "good" / "000.png", 77)
     measured = []
     monkeypatch.setattr(
-        image_facts, "measure", lambda uri, *rest, true=image_facts.measure: measured.append(uri) or true(uri, *rest)
+        worker, "measure", lambda uri, *rest, true=worker.measure: measured.append(uri) or true(uri, *rest)
     )
     prepare_dataset(make_settings(), str(folder), storage)
     assert measured == ["good/000.png"]
@@ -414,6 +451,7 @@ def test_a_set_that_is_written_while_it_is_read_is_refused(
     folder: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true = intake_module.read_images
+    check_dataset(make_settings(), str(folder), storage)  # what is examined already is read for its pixels
 
     def overwrite(*arguments: Any, **named: Any) -> Any:
         write_picture(folder / "good" / "000.png", 99)
@@ -437,7 +475,7 @@ def test_near_duplicates_share_a_split_when_asked_to(
         return replace(true(*arguments, **named), alike=(("good/000.png", other),))
 
     monkeypatch.setattr(known, "examine", find_this)
-    monkeypatch.setattr(known, "CHECKS_VERSION", 2)
+    monkeypatch.setattr(known, "CHECKS_VERSION", -1)
     fresh = LocalStorage(Path(storage.root).parent / "fresh")
     for _ in range(2):
         intake = take_in(make_settings(group_near_duplicates=True), str(folder), fresh)
@@ -476,7 +514,7 @@ def test_200_000_rows_are_stored_divided_grouped_and_compared(tmp_path: Path) ->
 def test_everything_works_in_s3(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_decoding: Callable[[], None]
 ) -> None:
-    monkeypatch.setattr(preparation, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(looking, "PROCESSES_FROM", 1)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # local copies go there
     folder = write_set(tmp_path / "images", {"good": 40, "dent": 40})
     storage = open_storage(f"s3://{s3}/intake")

@@ -13,10 +13,11 @@ from inspection.dataset.composition import find_mixtures, find_pixel_faults, fin
 from inspection.dataset.copies import find_copies
 from inspection.dataset.duplicates import find_groups_across_splits
 from inspection.dataset.findings import CODES, Finding, make_finding
-from inspection.dataset.image_facts import Fault, ImageFacts
+from inspection.dataset.image_facts import ImageFacts
+from inspection.dataset.image_faults import Fault
 from inspection.dataset.images import Source, SourceImage
 from inspection.dataset.label_doubts import find_label_doubts
-from inspection.dataset.looking import look_at_all
+from inspection.dataset.looking import Target, look_at_all
 from inspection.dataset.shortcuts import find_shortcuts
 from inspection.settings import Settings
 
@@ -52,6 +53,7 @@ def examine(
     progress: bool = True,
     suspicious_labels: bool = False,
     known: Mapping[str, ImageFacts] | None = None,
+    target: Target | None = None,
 ) -> Examination:
     """Look at every image once and say what is wrong with the set.
 
@@ -63,9 +65,11 @@ def examine(
         progress: show bars on stderr if that is a terminal.
         suspicious_labels: also compare labels with those of similar pictures; loads the line's backbone and torch.
         known: facts by uri of images that did not change since they were taken; these are not read again.
+        target: cache that the pixels of the images that are read go into, from the same decoding; None: nowhere.
 
     Raises:
         DataError: a worker process died.
+        StorageError: the cache cannot be written.
         TrainingError: labels are to be compared and the backbone's weights are missing or do not fit.
     """
     started = time.monotonic()
@@ -73,7 +77,7 @@ def examine(
     facts = {image.uri: known[image.uri] for image in images if image.uri in known}
     faults: dict[str, Fault] = {}
     unknown = [image for image in images if image.uri not in facts]
-    for looked in look_at_all(unknown, source, settings.input.contract(), workers, progress):
+    for looked in look_at_all(unknown, source, settings.input.contract(), workers, progress, target):
         if looked.facts is not None:
             facts[looked.uri] = looked.facts
         elif looked.fault is not None:

@@ -1,15 +1,14 @@
-"""What one image's file tells: read once, decoded once, measured.
+"""What one image's file tells, measured on the picture that is decoded for the model.
 
-Decoding is that of `edge.preprocess`, so an image that passes here is one that training and the device can read. A
-JPEG is decoded at the smallest scale that still fills `WORKING_PX`: all of its data is read, so damage is found, at a
-fraction of the cost of its full size. Every worker process imports this, so it imports little.
+Decoding is that of `edge.preprocess` under the line's contract, so an image that passes here is one that training and
+the device can read. A JPEG is decoded at the scale that the contract allows: all of its data is read, so damage is
+found, at a fraction of the cost of its full size. Every worker process imports this, so it imports little.
 """
 
 import hashlib
-import io
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,12 +17,11 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from edge.contract import InputContract
-from edge.errors import ImageError
-from edge.preprocess import decode_file, open_file
-from inspection.dataset.annotations import MaskFacts, measure_mask
-from inspection.dataset.images import SourceImage
+from edge.preprocess import Loaded, load_file, open_file, whole_picture
+from inspection.dataset.annotations import MaskFacts
 
-WORKING_PX = 256  # the longer side of the picture that is measured is at least this, unless the original is smaller
+WORKING_PX = 256  # a picture is halved, to be measured, while its longer side stays at least this
+MEASURED_PX = 128  # a JPEG whose decoder was asked for less is decoded once more, for the measuring alone
 THUMBNAIL_PX = 32  # side of the small grey picture that near duplicates are looked for with
 BLACK_LEVEL = 16  # grey level; ITU-R BT.601 calls it black
 
@@ -33,14 +31,6 @@ _EXIF_IFD, _MAKE, _MODEL, _DATE, _DATE_ORIGINAL = 0x8769, 0x010F, 0x0110, 0x0132
 _TIME = re.compile(r"((?:19[89]|2\d\d)\d)[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 # Mean of the luminance table of ITU-T T.81, annex K.1, which most encoders scale by their quality.
 _STANDARD_LUMINANCE_MEAN = 57.625
-_KNOWN_CONTENT = (  # beginning, what it is
-    (b"GIF8", "a GIF"),
-    (b"RIFF", "a WebP picture"),
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x00\x00\x00", "a HEIC picture or a film"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,83 +68,50 @@ class ImageFacts:
         return self.width / self.height
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why an image cannot be used."""
-
-    code: str  # of `inspection.dataset.findings`
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """One image that was looked at."""
-
-    uri: str
-    facts: ImageFacts | None = None  # None: see the fault
-    fault: Fault | None = None
-
-
-def working_contract(white_level: int, side_px: int = WORKING_PX) -> InputContract:
+def working_contract(white_level: int = 65535, side_px: int = WORKING_PX) -> InputContract:
     """How pictures are decoded to be measured: whole, at their own aspect ratio, no larger than needed."""
     return InputContract(width=side_px, height=side_px, resize="letterbox", roi=None, white_level=white_level)
 
 
-def look_at(image: SourceImage, read: Callable[[str], bytes], contract: InputContract) -> Looked:
-    """Read and measure one image and its mask.
+def measure(
+    uri: str,
+    data: bytes,
+    contract: InputContract | None = None,
+    loaded: Loaded | None = None,
+    sha256: str | None = None,
+) -> ImageFacts:
+    """Measure a picture.
 
     Args:
-        image: which.
-        read: gives the content of a uri; raises OSError.
-        contract: the model's input: its white level, and its region, which the picture must hold.
-    """
-    try:
-        data = read(image.uri)
-    except OSError as error:
-        return Looked(image.uri, fault=Fault("unreadable-file", error.strerror or str(error)))
-    if not data:
-        return Looked(image.uri, fault=Fault("empty-file", "the file is empty"))
-    try:
-        facts = measure(image.uri, data, contract.white_level)
-    except ImageError as error:
-        return Looked(image.uri, fault=_explain(data, str(error).removeprefix(f"{image.uri}: ")))
-    roi = contract.roi
-    if roi and (roi.left + roi.width > facts.width or roi.top + roi.height > facts.height):
-        reason = (
-            f"the region of interest (left {roi.left}, top {roi.top}, {roi.width}x{roi.height} px) is not inside this "
-            f"picture of {facts.width}x{facts.height} px"
-        )
-        return Looked(image.uri, fault=Fault("outside-region", reason))
-    if image.mask is not None:
-        facts = _with_mask(facts, measure_mask(image.mask, read, image.mask_colors))
-    return Looked(image.uri, facts)
-
-
-def measure(uri: str, data: bytes, white_level: int = 65535) -> ImageFacts:
-    """Decode an image file and measure it.
+        uri: of the image.
+        data: its file.
+        contract: under which it was decoded; default that of a picture which is decoded for nothing else.
+        loaded: the decoded file; None: it is decoded here.
+        sha256: of the file, where it is known already.
 
     Raises:
         ImageError: it cannot be decoded; see `edge.preprocess.prepare_file`.
     """
+    contract = contract or working_contract()
     header = open_file(data, uri)
-    decoded = decode_file(data, working_contract(white_level), uri)
-    picture = decoded.image
-    if decoded.plan.factor > decoded.scale:
-        picture = picture.reduce(decoded.plan.factor // decoded.scale)
-    grey = picture if picture.mode == "L" else picture.convert("L")
+    loaded = loaded or load_file(data, contract, uri)
+    if loaded.scale > 1 and max(loaded.image.size) < MEASURED_PX:
+        contract = working_contract(contract.white_level)
+        loaded = load_file(data, contract, uri)
+    grey = _grey(loaded, contract, uri)
     counts = np.array(grey.histogram())
     share = counts / counts.sum()
     brightness = float(share @ _LEVELS)
     present = np.flatnonzero(counts)
     thumbnail = grey.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX).tobytes()
-    content = b"%dx%d" % (decoded.width_px, decoded.height_px) + counts.tobytes() + thumbnail
+    content = b"%dx%d" % (loaded.width_px, loaded.height_px) + counts.tobytes() + thumbnail
     camera, taken_at = _read_exif(header)
     return ImageFacts(
         uri=uri,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256 or hashlib.sha256(data).hexdigest(),
         bytes=len(data),
-        width=decoded.width_px,
-        height=decoded.height_px,
+        width=loaded.width_px,
+        height=loaded.height_px,
         format=str(header.format),
         mode=header.mode,
         frames=int(getattr(header, "n_frames", 1)),
@@ -169,6 +126,16 @@ def measure(uri: str, data: bytes, white_level: int = 65535) -> ImageFacts:
         pixel_digest=hashlib.sha256(content).hexdigest()[:32],
         thumbnail=thumbnail,
     )
+
+
+def _grey(loaded: Loaded, contract: InputContract, uri: str) -> Image.Image:
+    """The whole picture in grey, halved while its longer side stays at least `WORKING_PX`."""
+    picture = whole_picture(loaded, contract, uri)
+    halving = max(1, max(loaded.width_px, loaded.height_px) // WORKING_PX)
+    factor = 1 << (halving.bit_length() - 1)
+    if factor > loaded.scale:
+        picture = picture.reduce(factor // loaded.scale)
+    return picture if picture.mode == "L" else picture.convert("L")
 
 
 def estimate_jpeg_quality(tables: Mapping[int, list[int]]) -> float | None:
@@ -190,11 +157,13 @@ def estimate_jpeg_quality(tables: Mapping[int, list[int]]) -> float | None:
 
 
 def _sharpness(grey: Image.Image) -> float:
-    """Mean absolute difference between neighbours, in both directions."""
-    pixels = np.asarray(grey)[::2].astype(np.int16)  # every second row is enough for a mean
+    """Mean absolute difference between neighbours of a row."""
+    pixels = np.asarray(grey)[::2]  # every second row is enough for a mean
     if pixels.shape[1] < 2:
         return 0.0
-    return float(np.abs(np.diff(pixels, axis=1)).mean())
+    left, right = pixels[:, :-1], pixels[:, 1:]
+    difference = np.maximum(left, right) - np.minimum(left, right)
+    return float(difference.sum(dtype=np.uint32)) / difference.size
 
 
 def _read_exif(header: ImageFile.ImageFile) -> tuple[str | None, str | None]:
@@ -226,37 +195,3 @@ def _iso_time(taken: object) -> str | None:
         return datetime(*map(int, found.groups())).isoformat()  # type: ignore[arg-type]
     except ValueError:
         return None
-
-
-def _explain(data: bytes, reason: str) -> Fault:
-    """What kind of fault a decoder's message tells of, in words for someone who knows no decoder."""
-    if "pixels, found" in reason:
-        return Fault("too-large", reason)
-    if data.startswith(b"GIF8"):
-        return _explain_gif(data)
-    if not reason.startswith("want a JPEG"):
-        return Fault("damaged", reason)
-    known = next((name for beginning, name in _KNOWN_CONTENT if data.startswith(beginning)), None)
-    if known is None:
-        try:
-            data[:512].decode()
-            known = "text"
-        except UnicodeDecodeError:
-            known = f"data that begins with {data[:12]!r}"
-    return Fault("not-a-picture", f"want a JPEG, PNG, BMP or TIFF picture, found {known}")
-
-
-def _explain_gif(data: bytes) -> Fault:
-    try:
-        with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
-            frames = int(getattr(image, "n_frames", 1))
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, Image.DecompressionBombError, Warning):
-        return Fault("damaged", "a damaged GIF; want a JPEG, PNG, BMP or TIFF picture")
-    if frames > 1:
-        return Fault("animation", f"an animated GIF of {frames} pictures; want one JPEG, PNG, BMP or TIFF picture")
-    return Fault("not-a-picture", "a GIF; want a JPEG, PNG, BMP or TIFF picture")
-
-
-def _with_mask(facts: ImageFacts, mask: MaskFacts) -> ImageFacts:
-    values = {name: getattr(facts, name) for name in ImageFacts.__slots__}
-    return ImageFacts(**{**values, "mask": mask})

@@ -20,9 +20,11 @@ from inspection.dataset.checks import (
 from inspection.dataset.file_index import FileIndex
 from inspection.dataset.files import shown
 from inspection.dataset.grouping import Grouping, Repair, describe_repair, group_alike
+from inspection.dataset.image_facts import ImageFacts
 from inspection.dataset.images import Source, SourceImage
 from inspection.dataset.intake_record import Intake, load_intake, store_intake
 from inspection.dataset.known import examine_known
+from inspection.dataset.looking import Target
 from inspection.dataset.manifest import (
     SPLITS,
     Assignment,
@@ -107,7 +109,10 @@ def take_in(
     source.fetch([*(image.uri for image in images if image.uri in unready), *masks_of], progress)
 
     masks = digest_masks(images, source)
-    examination = examine_known(images, source, settings, storage, masks, workers, progress, with_facts=False)
+    target = Target(storage, cache.images)
+    examination = examine_known(
+        images, source, settings, storage, masks, workers, progress, with_facts=bool(unready), target=target
+    )
     dropped = find_broken(examination.findings, examination.faults) if settings.data.drop_bad_images else {}
     images = [image for image in images if image.uri not in dropped]
     findings = leave_out(examination.findings, dropped)
@@ -115,12 +120,14 @@ def take_in(
         check_classes(images, least, source.location)
     check_findings(findings, examination.faults, images, source.location)
 
-    uris = [image.uri for image in images if image.uri in unready]
-    read = read_images(
-        uris, source, settings.input.contract(), storage, cache.images, workers=workers, progress=progress
-    )
-    seen.update(images, read.facts)
+    if unready:
+        cache.refresh()
+        seen.update(images, _file_facts(examination.facts))
+    left = [image for image in images if not _is_ready(image, seen, cache)]  # examined before, for another cache
+    read = read_images(left, source, settings.input.contract(), Target(storage, cache.images), workers, progress)
     _check_unchanged(examination.facts, read.facts, source.location)
+    if left:
+        seen.update(images, read.facts)
     if settings.data.drop_bad_images:
         dropped |= read.faults
         images = [image for image in images if image.uri not in read.faults]
@@ -134,13 +141,13 @@ def take_in(
         grouping = group_alike(images, examination.alike, source.location)
     rows = [_row(image, seen.facts(image), masks) for image in grouping.images]
     check_labels_agree(rows, source.location)
-    if uris:
+    if left:
         cache.refresh()
     prepare_masks(rows, source, settings.input.contract(), storage, cache)
     intake = _divide_and_store(settings, source.location, storage, images, rows, grouping, dropped)
     intake = replace(intake, findings=tuple(findings))
     store_intake(storage, settings.line.name, intake)
-    _log_intake(intake, len(uris))
+    _log_intake(intake, len(unready))
     return intake
 
 
@@ -174,7 +181,11 @@ def _is_ready(image: SourceImage, seen: FileIndex, cache: PixelCache) -> bool:
     return facts is not None and facts.sha256 in cache.images
 
 
-def _check_unchanged(examined: Mapping[str, Any], read: Mapping[str, FileFacts], where: str) -> None:
+def _file_facts(facts: Mapping[str, ImageFacts]) -> dict[str, FileFacts]:
+    return {uri: FileFacts(fact.sha256, fact.width, fact.height) for uri, fact in facts.items()}
+
+
+def _check_unchanged(examined: Mapping[str, ImageFacts], read: Mapping[str, FileFacts], where: str) -> None:
     """Check that what was examined is what went into the cache.
 
     Raises:

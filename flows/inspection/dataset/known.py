@@ -21,6 +21,7 @@ from inspection.dataset.examine import Examination, examine
 from inspection.dataset.findings import Finding
 from inspection.dataset.image_facts import THUMBNAIL_PX, ImageFacts
 from inspection.dataset.images import MISSING, Source, SourceImage
+from inspection.dataset.looking import Target
 from inspection.dataset.manifest import check_schema, dump_document
 from inspection.errors import DataError
 from inspection.settings import Settings
@@ -29,7 +30,7 @@ from inspection.storage import Storage
 _log = logging.getLogger(__name__)
 
 SCHEMA = "1.0"
-CHECKS_VERSION = 1  # raise it when the checks measure or find something else in the same images
+CHECKS_VERSION = 2  # raise it when the checks measure or find something else in the same images
 _PASSING = frozenset({"unreadable-file", "mask-unreadable"})  # findings that may be gone though no file changed
 _UNRELATED = ("source", "drop_bad_images", "group_near_duplicates", "sample_images", "sample_seed")  # keys of [data]
 _THUMBNAIL_BYTES = THUMBNAIL_PX * THUMBNAIL_PX
@@ -45,6 +46,7 @@ def examine_known(
     workers: int | None = None,
     progress: bool = True,
     with_facts: bool = True,
+    target: Target | None = None,
 ) -> Examination:
     """Examine a set, reading only what is new or changed since the last time.
 
@@ -57,6 +59,7 @@ def examine_known(
         workers: threads or processes; default one per core.
         progress: show bars on stderr if that is a terminal.
         with_facts: False: an examination that is known comes without its facts, which are large.
+        target: cache that the pixels of the images that are read go into; None: nowhere.
     """
     versions = {image.uri: _version(image, masks) for image in images}
     key = _examination_key(images, versions, source.location, settings)
@@ -77,6 +80,7 @@ def examine_known(
         progress=progress,
         suspicious_labels=settings.data.suspicious_labels,
         known=known,
+        target=target,
     )
     if found.facts.keys() != known.keys():
         memory.store(found.facts, versions)
@@ -138,11 +142,11 @@ def _store_examination(storage: Storage, key: str, examination: Examination) -> 
 
 
 class _Memory:
-    """What was measured of the images of a location, under one region of interest and white level."""
+    """What was measured of the images of a location, on pictures decoded under one contract."""
 
     def __init__(self, storage: Storage, location: str, settings: Settings) -> None:
         contract = settings.input.contract()
-        content = repr([CHECKS_VERSION, location, contract.roi, contract.white_level])
+        content = repr([CHECKS_VERSION, location, contract.digest_fields()])
         self._storage = storage
         self._location = location
         self._key = f"cache/facts/{hashlib.sha256(content.encode(errors='surrogateescape')).hexdigest()[:32]}.jsonl"

@@ -1,44 +1,49 @@
-"""One parallel pass over the images of a source: each is read and decoded once.
+"""One parallel pass over the images of a source: each is read, hashed and decoded once, in bounded memory.
 
-Threads do it for a small set, processes for a large one, as in `inspection.dataset.preparation`. What comes back of an
-image is about 1.5 kB, so memory does not depend on the size of the pictures.
+The same decoded picture is measured and, where the pass has a cache to fill, brought to the model's size. Threads do it
+for a small set, and this thread writes the shards. For a large set, worker processes take chunks of images and each
+writes its chunk as one shard, so that no pixel crosses a process. A killed run keeps every finished shard. What comes
+back of an image is about 1.5 kB.
 """
 
+import itertools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from edge.contract import InputContract
-from inspection.dataset.folders import shown
-from inspection.dataset.image_facts import Looked, look_at
+from inspection.dataset.cache import SHARD_BYTES, CachedImage
+from inspection.dataset.files import shown
 from inspection.dataset.images import Source, SourceImage
 from inspection.dataset.parallel import (
     PROCESSES_FROM,
+    WAITING,
     available_cores,
     cut_chunks,
-    end_with_parent,
     map_ahead,
     progress_bar,
     take_finished,
 )
+from inspection.dataset.worker import Job, Looked, Worker, look_at_chunk, start_worker
 from inspection.errors import DataError
+from inspection.storage import Storage
 
-_AHEAD = 64  # images that threads may be ahead
-_LARGEST_CHUNK = 256  # images that a process takes at once
+_ROWS_BY_THREADS = 64  # images of a shard that threads fill
+_LARGEST_CHUNK = 512  # images that a process takes at once
 
 
 @dataclass(frozen=True)
-class Looker:
-    """Looks at images of a source; sent to worker processes once."""
+class Target:
+    """The cache that pixels go into."""
 
-    source: Source
-    contract: InputContract
-
-    def look(self, image: SourceImage) -> Looked:
-        """Read and measure one image."""
-        return look_at(image, self.source.read, self.contract)
+    storage: Storage
+    cached: Mapping[str, CachedImage]  # what is in it, by sha256: such images are not brought into it again
 
 
 def look_at_all(
@@ -47,41 +52,65 @@ def look_at_all(
     contract: InputContract,
     workers: int | None = None,
     progress: bool = True,
+    target: Target | None = None,
+    measured: bool = True,
 ) -> Iterator[Looked]:
     """Look at every image once, in any order.
 
     Args:
         images: of the source.
         source: reads them.
-        contract: the model's input, which the pictures must serve.
+        contract: the model's input.
         workers: threads or processes; default one per core that this process may use.
         progress: show a bar on stderr if that is a terminal.
+        target: where their pixels go; None: nowhere.
+        measured: False: they were measured before, only digests and pixels are wanted.
 
     Raises:
         DataError: a worker process died.
+        StorageError: the cache cannot be written.
     """
+    if not images:
+        return
     workers = workers or available_cores()
-    looker = Looker(source, contract)
-    with progress_bar(len(images), progress, "checking images") as advance:
-        if len(images) < PROCESSES_FROM * workers or workers == 1:
-            with ThreadPoolExecutor(workers) as pool:
-                for looked in map_ahead(pool, looker.look, images, _AHEAD):
-                    advance(1)
-                    yield looked
-        else:
-            for chunk in _with_processes(looker, images, workers):
-                advance(len(chunk))
-                yield from chunk
+    title = " and ".join([*(["checking"] if measured else []), *(["preparing"] if target else [])])
+    with (
+        tempfile.TemporaryDirectory(prefix="lineside-") as folder,
+        progress_bar(len(images), progress, f"{title} images") as advance,
+    ):
+        known = Path(folder) / "known.npy"
+        if target:
+            np.save(known, np.array(sorted(target.cached), dtype="S64"))
+        job = Job(source, contract, measured, target.storage.root if target else "", str(known))
+        look = _with_threads if len(images) < PROCESSES_FROM * workers or workers == 1 else _with_processes
+        for chunk in look(job, images, workers):
+            advance(len(chunk))
+            yield from chunk
 
 
-def _with_processes(looker: Looker, images: Sequence[SourceImage], workers: int) -> Iterator[list[Looked]]:
+def _rows_per_shard(contract: InputContract) -> int:
+    return max(1, SHARD_BYTES // (contract.width * contract.height * 3))
+
+
+def _with_threads(job: Job, images: Sequence[SourceImage], workers: int) -> Iterator[list[Looked]]:
+    """Threads read and decode; this one writes, while they go on with the images that come next."""
+    worker = Worker(job)
+    rows = min(_ROWS_BY_THREADS, _rows_per_shard(job.contract))
+    with ThreadPoolExecutor(workers) as pool:
+        looked = map(worker.look, images) if workers == 1 else map_ahead(pool, worker.look, images, rows)
+        for start in range(0, len(images), rows):
+            yield worker.store(itertools.islice(looked, rows), min(rows, len(images) - start))
+
+
+def _with_processes(job: Job, images: Sequence[SourceImage], workers: int) -> Iterator[list[Looked]]:
+    """Hand chunks to worker processes, never more than two per worker at a time."""
     # spawn: a fork would copy the locks of this process's threads, and Python is leaving fork
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, _start_worker, (looker,))
+    pool = ProcessPoolExecutor(workers + WAITING, spawn, start_worker, (job,))
     running: dict[Future[list[Looked]], list[SourceImage]] = {}
     try:
-        for chunk in cut_chunks(images, workers, _LARGEST_CHUNK):
-            running[pool.submit(_look_at_chunk, chunk)] = chunk
+        for chunk in cut_chunks(images, workers, min(_LARGEST_CHUNK, _rows_per_shard(job.contract))):
+            running[pool.submit(look_at_chunk, chunk)] = chunk
             if len(running) >= 2 * workers:
                 yield from take_finished(running)
         while running:
@@ -89,22 +118,8 @@ def _with_processes(looker: Looker, images: Sequence[SourceImage], workers: int)
     except BrokenProcessPool:
         suspects = [image.uri for chunk in running.values() for image in chunk]
         raise DataError(
-            f"{looker.source.location}: a worker process died while it looked at one of {shown(suspects)}; if memory "
+            f"{job.source.location}: a worker process died while it looked at one of {shown(suspects)}; if memory "
             "ran out, use fewer cores (taskset -c 0-3 …), else remove the file that crashes its decoder"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-_looker: Looker | None = None  # of this worker process
-
-
-def _start_worker(looker: Looker) -> None:
-    global _looker
-    end_with_parent()
-    _looker = looker
-
-
-def _look_at_chunk(images: list[SourceImage]) -> list[Looked]:
-    assert _looker is not None
-    return [_looker.look(image) for image in images]
