@@ -17,7 +17,7 @@ python3 -m venv "$new" || {
     echo "event=runtime_refused reason='python3 -m venv failed; on Debian install the package python3-venv'" >&2
     exit 1
 }
-"$new/bin/python" -m pip install --quiet --no-index --no-cache-dir --disable-pip-version-check \
+"$new/bin/python" -m pip install --quiet --no-compile --no-index --no-cache-dir --disable-pip-version-check \
     --find-links "$artifact/wheels" --requirement "$artifact/requirements.txt"
 "$new/bin/python" -c 'import numpy, PIL, awsiot'
 
