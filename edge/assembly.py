@@ -259,7 +259,18 @@ class _Assembly:
         serving = self._serving.state()
         package = serving.message if serving.ok else f"{serving.serving_version or 'none'}: {serving.message}"
         counts = self._inspector.counts
-        return describe(self._tally, counts.repeated, self._inspector.pool.late, counts.faults, package)
+        late = self._inspector.pool.late
+        return describe(self._tally, counts.repeated, late, counts.faults, package, self._describe_waiting())
+
+    def _describe_waiting(self) -> list[str]:
+        """What was not delivered, though there is where to."""
+        figures, upload, waiting = self._spool.figures(), self._uploader.state(), []
+        if self._transport is not None and figures.queue_length:
+            why = self._transport.state().message
+            waiting.append(f"{figures.queue_length:,} results are in the spool, the next run sends them: {why}")
+        if not upload.ok:
+            waiting.append(f"{figures.upload_backlog:,} images are in the spool: {upload.message}")
+        return waiting
 
 
 def _wait_for_line(

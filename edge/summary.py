@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,7 +59,9 @@ def verdict_line(result: Result, name: str, colour: bool = False) -> str:
     return f"{head}score {result.score:+8.3f}  p(bad) {result.probability or 0.0:.3f}  {name}{label}"
 
 
-def describe(tally: Tally, repeated: int, late: int, faults: Counter[str], package: str) -> str:
+def describe(
+    tally: Tally, repeated: int, late: int, faults: Counter[str], package: str, waiting: Sequence[str] = ()
+) -> str:
     """The table at the end.
 
     Args:
@@ -67,6 +70,7 @@ def describe(tally: Tally, repeated: int, late: int, faults: Counter[str], packa
         late: results that came after their deadline and were discarded.
         faults: of the program, by place.
         package: what served.
+        waiting: what was not delivered, and why.
     """
     total = tally.verdicts.total()
     lines = ["", f"{'verdict':<12}{'parts':>10}{'share':>10}"]
@@ -76,13 +80,14 @@ def describe(tally: Tally, repeated: int, late: int, faults: Counter[str], packa
         note = f"   {codes}" if verdict == "error" and codes else ""
         lines.append(f"{verdict:<12}{count:>10,}{_share(count, total):>10}{note}")
     lines.append(f"{'all':<12}{total:>10,}{'':>10}   " + ", ".join(_pace(tally, repeated, late)))
-    lines.append("to the line: " + ", ".join(f"{action} {n:,}" for action, n in sorted(tally.actions.items())))
     if total:
+        lines.append("to the line: " + ", ".join(f"{action} {n:,}" for action, n in sorted(tally.actions.items())))
         lines += ["", f"{'latency':<12}{'p50':>10}{'p99':>10}{'longest':>10}"]
         for stage, values in tally.latency_ms.items():
             p50, p99, longest = np.percentile(np.frombuffer(values, np.float32), (50, 99, 100))
             lines.append(f"{stage:<12}{p50:>7.1f} ms{p99:>7.1f} ms{longest:>7.1f} ms")
     lines += ["", f"package     {package}"]
+    lines += [f"waiting     {text}" for text in waiting]
     if faults:
         lines.append("faults      " + ", ".join(f"{place} {number}" for place, number in faults.most_common()))
     return "\n".join(lines)

@@ -257,6 +257,20 @@ def test_a_run_that_ends_by_itself_sends_its_images_without_a_pause(package: Pat
     assert len(list(inbox.rglob("*.png"))) == 6  # all but the one that is no picture
 
 
+def test_the_summary_tells_what_was_not_delivered(
+    package: Path, parts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.assembly, "_FLUSH_S", 0.5)
+    occupied = parts.parent / "occupied"
+    occupied.write_text("")  # a file where the results' folder should be
+    more = ["--sink", f"file:{occupied / 'results.jsonl'}", "--upload", str(parts.parent / "none")]
+    assert main(inspect(package, parts, *more)) == 0
+    out = capsys.readouterr().out
+    assert "waiting     7 results are in the spool" in out
+    assert "cannot write" in out
+    assert "images are in the spool" in out
+
+
 def test_a_spool_of_another_major_version_is_refused_and_health_says_so(
     package: Path, parts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
