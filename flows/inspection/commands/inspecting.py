@@ -18,7 +18,6 @@ import typer
 
 from inspection.commands.output import (
     DEFAULT_STORAGE,
-    REPOSITORY,
     StorageOption,
     make_console,
     open_root,
@@ -29,7 +28,7 @@ from inspection.errors import RegistryError
 from inspection.export.device import device_interpreter
 from inspection.registry.interface import ModelVersion, Registry
 from inspection.registry.local import LocalRegistry
-from inspection.settings import ExportSettings
+from inspection.settings import REPOSITORY, ExportSettings
 
 SAMPLE = "sample"
 VERDICTS = ("pass", "review", "fail", "error", "none")  # "none": no result in the file

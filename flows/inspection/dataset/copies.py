@@ -102,7 +102,7 @@ def _find_near(
             code,
             f"{count} {what[code]}, such as {first.copy} ({images[first.copy].label}) and {first.original} "
             f"({images[first.original].label}): {_describe(first)}",
-            sorted(alike[place] for place in places),
+            sorted((alike[place] for place in places), key=list),
             {pair.copy: _describe(pair) for place in places for pair in by_group[place]},
         )
 
