@@ -25,13 +25,14 @@ from inspection.dataset.image_facts import THUMBNAIL_PX, ImageFacts, working_con
 from inspection.dataset.images import Source
 from inspection.dataset.parallel import available_cores, map_ahead
 from inspection.dataset.proposals import Proposal, propose_copies, propose_crops, radius_for, relative_hashes
-from inspection.dataset.registration import WHOLE, Match, Region, register
+from inspection.dataset.registration import HOPELESS, WHOLE, Match, Region, register
 
 _log = logging.getLogger(__name__)
 
 COMPARED_PX = 384  # longer side of the pictures that are laid over each other
 BELOW_NOISE = 0.3  # residual of a copy, relative to that between this picture and those of other parts
 LARGEST_RESIDUAL = 3.5  # grey levels; a copy that lost more can no longer be told from another capture
+_HOPELESS_COPY = 1.05 * LARGEST_RESIDUAL  # on a coarser level; a little is left for what is not laid over it finely yet
 _ALONE = 1.5  # grey levels; residual of a copy where there is no third picture to compare with
 ODDEST_PATCH = 5.0  # difference of the patch that differs most, relative to the typical one, of a copy
 _LEAST_TYPICAL = 0.25  # grey levels; below, rounding decides
@@ -131,24 +132,24 @@ class _Search:
         self.usual = np.array([size == most or 2 * count < len(sizes) for size in sizes])
         self._references = np.sort(np.random.default_rng(0).permutation(len(facts))[:_REFERENCES])
         self._picture = functools.lru_cache(maxsize=_CACHED)(self._read_picture)
-        self._noise = functools.lru_cache(maxsize=None)(self._measure_noise)
 
     def confirm(self, proposal: Proposal) -> NearDuplicate | None:
         """Compare the pixels of two images; None if they do not show the same capture."""
         one, other = proposal.one, proposal.other
         if proposal.region == WHOLE and self._facts[one].megapixels > self._facts[other].megapixels:
             one, other = other, one  # the smaller one is the copy
-        match = self._register(one, other, proposal.region)
+        match = self._register(one, other, proposal.region, _HOPELESS_COPY)
         if match is None or match.residual > LARGEST_RESIDUAL:
             return None
         if match.oddest > ODDEST_PATCH * max(match.typical, _LEAST_TYPICAL):
             return None
-        noise = self._noise(one, other)
-        if match.residual > (_ALONE if math.isnan(noise) else BELOW_NOISE * noise):
-            noise = self._noise_of_unlike(
-                one, other
-            )  # a picture of which there are many copies has no other neighbours
-            if math.isnan(noise) or match.residual > BELOW_NOISE * noise:
+        least = match.residual / BELOW_NOISE
+        noise = self._noise(one, self._nearest(one, _NEIGHBOURS, other), least)
+        if match.residual > _ALONE if math.isnan(noise) else noise < least:
+            # a picture of which there are many copies has no other neighbours: those that cannot be copies
+            unlike = self._nearest(one, _UNLIKE, other, exclude_alike=True)
+            noise = _UNLIKE_SHARE * self._noise(one, unlike, least / _UNLIKE_SHARE)
+            if math.isnan(noise) or noise < least:
                 return None
         return NearDuplicate(self._facts[one].uri, self._facts[other].uri, match.region, match.residual, noise)
 
@@ -213,19 +214,25 @@ class _Search:
         order = np.argsort(distance, kind="stable")[:_RERANKED]
         return [int(place) for place in order if np.isfinite(distance[place])]
 
-    def _measure_noise(self, one: int, other: int) -> float:
-        """Residual between an image and those most like it, but for the one that it may be a copy of; nan without."""
-        residuals = self._residuals(one, self._nearest(one, _NEIGHBOURS, other))
+    def _noise(self, one: int, others: np.ndarray, least: float) -> float:
+        """Residual between an image and others: the second smallest, so that one of them may be a copy too.
+
+        Args:
+            one: the image.
+            others: images of other parts.
+            least: what matters, grey levels: of a smaller residual not all others are looked at.
+
+        Returns:
+            grey levels; nan without others.
+        """
+        residuals: list[float] = []
+        for other in others:
+            match = self._register(one, int(other), WHOLE)
+            if match is not None:
+                residuals = sorted([*residuals, match.residual])
+            if len(residuals) > 1 and residuals[1] < least:
+                break
         return residuals[min(1, len(residuals) - 1)] if residuals else math.nan
-
-    def _noise_of_unlike(self, one: int, other: int) -> float:
-        """A share of the residual between an image and those most like it that cannot be copies; nan without."""
-        residuals = self._residuals(one, self._nearest(one, _UNLIKE, other, exclude_alike=True))
-        return _UNLIKE_SHARE * residuals[min(1, len(residuals) - 1)] if residuals else math.nan
-
-    def _residuals(self, one: int, others: np.ndarray) -> list[float]:
-        matches = [self._register(one, int(other), WHOLE) for other in others]
-        return sorted(match.residual for match in matches if match is not None)
 
     def _nearest(
         self, one: int, count: int, but: int = -1, exclude_alike: bool = False, among: np.ndarray | None = None
@@ -248,11 +255,11 @@ class _Search:
         distance = np.square(self.thumbnails[others] - self.thumbnails[one].astype(np.float32)).mean(axis=(1, 2))
         return np.asarray(others[np.argsort(distance, kind="stable")[:count]])
 
-    def _register(self, one: int, other: int, region: Region) -> Match | None:
+    def _register(self, one: int, other: int, region: Region, hopeless: float = HOPELESS) -> Match | None:
         picture, whole = self._picture(one), self._picture(other)
         if picture is None or whole is None:
             return None
-        return register(picture, whole, region)
+        return register(picture, whole, region, hopeless)
 
     def _read_picture(self, place: int) -> np.ndarray | None:
         """Grey levels of an image, float32, at most `COMPARED_PX` wide and high; None if it is gone."""

@@ -89,8 +89,9 @@ def propose_crops(
     """
     if len(thumbnails) < 2 or not len(queries):
         return []
-    regions, maps_y, maps_x = _regions()
-    stretch = np.array([region[2] / region[3] for region in regions])
+    regions, maps_y, maps_x = _regions(_ASPECT_TOLERANCE + float(np.ptp(np.log(aspect_ratios))))
+    stretch = np.log([region[2] / region[3] for region in regions]).astype(np.float32)
+    aspects = np.log(aspect_ratios).astype(np.float32)
     asked = np.array(queries, dtype=np.int64)
     own = _describe(thumbnails[asked], maps_y[:1], maps_x[:1])[:, 0]
     likeness = np.full(len(asked), -1.0, dtype=np.float32)
@@ -104,8 +105,9 @@ def propose_crops(
             alike[asked[rows, None] == places] = -1
             alike[~(usual[asked[rows], None] | usual[places][None, :])] = -1
             whole[rows] = np.maximum(whole[rows], alike[:, :, 0].max(axis=1))
-            ratio = stretch * aspect_ratios[places][:, None] / aspect_ratios[asked[rows]][:, None, None]
-            alike[np.abs(np.log(ratio)) > _ASPECT_TOLERANCE] = -1
+            stretched = aspects[places] - aspects[asked[rows], None]
+            if stretched.any():  # where all pictures have one aspect ratio, the regions have it too
+                alike[np.abs(stretched[:, :, None] + stretch) > _ASPECT_TOLERANCE] = -1
             flat = alike.reshape(len(alike), -1)
             best = flat.argmax(axis=1)
             value = flat[np.arange(len(flat)), best]
@@ -153,8 +155,11 @@ def thumbnail_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.sqrt((difference**2).mean(axis=(1, 2)))
 
 
-def _regions() -> tuple[list[Region], np.ndarray, np.ndarray]:
+def _regions(stretch: float) -> tuple[list[Region], np.ndarray, np.ndarray]:
     """Regions of a picture and the maps that give their lowest frequencies; the whole comes first.
+
+    Args:
+        stretch: by which the logarithm of a region's aspect ratio may differ from the picture's.
 
     Returns:
         the regions, and for each the map of rows and that of columns, float32 [R, 8, 32].
@@ -162,7 +167,8 @@ def _regions() -> tuple[list[Region], np.ndarray, np.ndarray]:
     spans = [(0.0, 1.0)] + [
         (start * (1 - size) / (_CROP_PLACES - 1), size) for size in _CROP_SIZES[1:] for start in range(_CROP_PLACES)
     ]
-    pairs = [(y, x) for y in spans for x in spans if 1 / _CROP_STRETCH <= x[1] / y[1] <= _CROP_STRETCH]
+    most = min(stretch, math.log(_CROP_STRETCH))
+    pairs = [(y, x) for y in spans for x in spans if abs(math.log(x[1] / y[1])) <= most]
     maps = {span: _cosines(2 * _FREQUENCIES) @ _resampling(*span) for span in spans}
     regions = [(x[0], y[0], x[1], y[1]) for y, x in pairs]
     return regions, np.stack([maps[y] for y, _ in pairs]), np.stack([maps[x] for _, x in pairs])

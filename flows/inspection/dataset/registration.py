@@ -19,7 +19,7 @@ BLOCK_PX = 9  # side of the patches whose differences are looked at one by one
 MARGIN_PX = 3  # at the edge, where filters see beyond the picture
 _STEPS, _FINE_STEPS = 12, 4  # per level, at most; of pictures above `_FINE_PX`
 _FINE_PX = 200
-_HOPELESS = 6.0  # grey levels that remain on a level of this size or a finer one: no need to look closer
+HOPELESS = 6.0  # grey levels that remain on a level of this size or a finer one: no need to look closer
 _JUDGED_PX = 80
 _SMALL_STEP_PX = 0.01  # a step that moves no corner by more ends a level
 _LARGEST_STEP_PX = 4.0
@@ -40,13 +40,15 @@ class Match:
     oddest: float  # that of the patch that differs most relative to its own edges
 
 
-def register(picture: np.ndarray, other: np.ndarray, start: Region = WHOLE) -> Match | None:
+def register(picture: np.ndarray, other: np.ndarray, start: Region = WHOLE, hopeless: float = HOPELESS) -> Match | None:
     """Find the region of `other` that looks like the whole of `picture`, and compare the two.
 
     Args:
         picture: grey levels, float32 [H, W].
         other: likewise, of any size.
         start: where the region is, roughly.
+        hopeless: residual in grey levels from which on the search ends: halving evens differences out, so a finer
+            level leaves no less.
 
     Returns:
         None if the search leaves `other` or there is too little to compare.
@@ -65,7 +67,7 @@ def register(picture: np.ndarray, other: np.ndarray, start: Region = WHOLE) -> M
         if found is None:
             return None
         place, left = found
-        if left > _HOPELESS and max(levels[0][level].shape) >= _JUDGED_PX:
+        if left > hopeless and max(levels[0][level].shape) >= _JUDGED_PX:
             return Match(_region(place, picture.shape, other.shape), left, left, left, math.inf)
     return _compare(picture, other, place)
 
