@@ -317,8 +317,7 @@ def test_an_evicted_result_is_still_found_by_its_source_key(
     opened: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge.spool.eviction, "PORTION", 50)
-    monkeypatch.setattr(edge.spool.eviction, "SETTLED_FLOOR", 100)
-    spool = opened(replace(FAST, quota_bytes=300_000))
+    spool = opened(replace(FAST, quota_bytes=1_000_000))
     first = spool.put(replace(result("first"), detail="gone when evicted")).result
     fill_until_evicted(spool, "pass", lambda s: s.figures().folded > 0)
     found = spool.find("first")

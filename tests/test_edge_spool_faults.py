@@ -333,8 +333,9 @@ def test_a_database_damaged_in_use_is_replaced_and_nothing_in_memory_is_lost(
 ) -> None:
     spool = opened()
     assert spool.put(result("before")).wait(20)
-    assert spool._writer.store is not None
-    spool._writer.store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection = sqlite3.connect(folder / "spool.db")  # one of its own: the writer's is the writer's
+    wait_for(lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+    connection.close()
     with (folder / "spool.db").open("r+b") as file:
         file.write(os.urandom(40_000))
     tickets = []
