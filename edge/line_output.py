@@ -28,9 +28,9 @@ class OutputSettings:
     folder: str = ""  # for verdict.json and heartbeat; best on a RAM disk such as /run; empty: no files
     mqtt: bool = False  # publish to the topic `output`
     gpio_chip: str = ""  # such as /dev/gpiochip0; empty: no pins
-    accept_pin: int = -1  # line offsets on the chip; -1: not connected
-    reject_pin: int = -1
-    review_pin: int = -1
+    accept_pin: int = -1  # line offset on the chip; -1: not connected
+    reject_pin: int = -1  # likewise
+    review_pin: int = -1  # likewise
     alarm_pin: int = -1  # high while the alarm lasts
     heartbeat_pin: int = -1  # changes level with every heartbeat
     pulse_ms: int = 100  # length of a signal on a pin

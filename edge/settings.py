@@ -45,8 +45,8 @@ class InspectorSettings:
     workers: int = 1  # pictures judged at the same time, each with its own copy of the model in memory
     deadline_ms: float = 2000.0  # a part without a verdict for so long is an error
     max_unacknowledged: int = 500  # parts that may wait for the disk; then a folder waits, a camera is not answered
-    metrics_every_s: float = 60.0
-    health_every_s: float = 60.0  # also at once when something changes
+    metrics_every_s: float = 60.0  # s between two metrics messages
+    health_every_s: float = 60.0  # s between two health messages; also at once when something changes
     log_level: str = "info"  # debug, info, warning or error
     source: SourceSettings = field(default_factory=SourceSettings)
     spool: SpoolSettings = field(default_factory=SpoolSettings)

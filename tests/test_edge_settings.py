@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import settings_table
 
 from edge.configuration import Configuration, is_live
 from edge.errors import SettingsError
@@ -186,3 +187,8 @@ def write(path: Path, document: dict[str, Any]) -> None:
     staged = path.with_suffix(".new")
     staged.write_text(json.dumps(document), encoding="utf-8")
     staged.replace(path)
+
+
+def test_the_table_of_settings_on_the_page_is_that_of_the_code() -> None:
+    text = settings_table.PAGE.read_text(encoding="utf-8")
+    assert settings_table.on_page(text) == settings_table.table(), "renew it: python tests/settings_table.py"

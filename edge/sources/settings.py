@@ -85,7 +85,7 @@ class TriggerSettings:
     max_waiting: int = 256  # messages that may wait; more are dropped and counted
     max_message_bytes: int = 24 * 1024 * 1024  # a larger message is an error
     max_waiting_bytes: int = 96 * 1024 * 1024  # of all waiting messages together; images above it are errors
-    gpio_chip: str = "/dev/gpiochip0"
+    gpio_chip: str = "/dev/gpiochip0"  # that has the line
     gpio_line: int = 0  # offset of the line on its chip
     gpio_edge: str = "rising"  # rising or falling
     gpio_bias: str = "as-is"  # as-is, disabled, pull-up, pull-down
