@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole flows and real images first: what takes minutes must not begin when the other cores are done."""
+    items.sort(key=lambda item: not ("flow" in item.path.name or "real" in item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never reach an AWS account, and Metaflow knows a user even when that user is root."""
