@@ -44,7 +44,7 @@ def test_the_first_twenty_faults_and_their_number_are_given() -> None:
     faults = {f"bad/{i:02d}.jpg": "the file is empty" for i in range(23)}
     with pytest.raises(DataError) as caught:
         check_readable(faults, 100, "folder")
-    assert "folder: 23 of 100 images cannot be decoded: bad/00.jpg (the file is empty), " in str(caught.value)
+    assert "folder: 23 of 100 images cannot be used: bad/00.jpg (the file is empty), " in str(caught.value)
     assert "bad/19.jpg (the file is empty) and 3 more; replace or remove" in str(caught.value)
     assert "bad/20" not in str(caught.value)
 

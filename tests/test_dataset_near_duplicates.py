@@ -138,8 +138,13 @@ def test_registration_of_different_pictures_leaves_much() -> None:
     assert match is None or match.residual > 10
 
 
+@pytest.mark.parametrize("bands", [True, False])
 @pytest.mark.parametrize("radius", [0, 3, 7, 11])
-def test_the_index_finds_every_pair_within_the_radius(radius: int) -> None:
+def test_the_index_finds_every_pair_within_the_radius(
+    radius: int, bands: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bands:
+        monkeypatch.setattr(hash_index, "_PAIRS_PER_BAND", 300 * 300)
     rng = np.random.default_rng(radius)
     hashes = rng.integers(0, 2**64, 300, dtype=np.uint64)
     for place in range(150, 300):

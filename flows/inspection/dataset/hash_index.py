@@ -33,6 +33,10 @@ def find_close(queries: np.ndarray, hashes: np.ndarray, radius: int) -> tuple[np
     if not len(queries) or not len(hashes):
         empty = np.zeros(0, dtype=np.int64)
         return empty, empty, empty
+    if len(queries) * len(hashes) <= _PAIRS_PER_BAND // 8:  # so few are all compared
+        bits = np.bitwise_count(queries[:, None] ^ hashes)
+        query, other = np.nonzero(bits <= radius)
+        return query, other, bits[query, other].astype(np.int64)
     found: list[np.ndarray] = []
     seen = max(_LEAST_SEEN, _PAIRS_PER_BAND // len(queries))
     for band in range(BANDS):

@@ -39,10 +39,12 @@ _LEAST_TYPICAL = 0.25  # grey levels; below, rounding decides
 _REFERENCES = 1024  # images among which those of other parts are looked for
 _NEIGHBOURS = 6  # images that a picture is compared with; the second best counts, so that one may be a copy too
 _UNLIKE, _UNLIKE_SHARE = 4, 0.3  # images that cannot be copies; this share of what is left of them counts
-_REJECTED_IN_A_ROW = 100  # proposals come in order of likeness: after so many in vain there is nothing more to find
+_REJECTED_IN_A_ROW = 32, 100  # least and most; a tenth of the images lies between. Proposals come in order of likeness:
+# after so many in vain there is nothing more to find
 _MOST_CROP_WORK = 3_000_000  # pairs of images whose regions are compared
 _RERANKED = 8  # originals that a crop is compared with once its region is known
 _PLAY = (-1, 0, 1)  # cells of a thumbnail by which parts may lie elsewhere than the one that gave the region
+_AHEAD = 8  # comparisons begun before the one before them is taken
 _CACHED = 64  # pictures in memory: 0.6 MB each
 
 Pair = tuple[str, str]
@@ -80,11 +82,12 @@ def find_near_duplicates(
     search = _Search(facts, source, white_level)
     with ThreadPoolExecutor(workers or available_cores()) as pool:
         copies = propose_copies(search.thumbnails, search.hashes)
-        found = list(_take_confirmed(map_ahead(pool, search.confirm, copies, 32), len(copies)))
+        patience = min(max(_REJECTED_IN_A_ROW[0], len(facts) // 10), _REJECTED_IN_A_ROW[1])
+        found = list(_take_confirmed(map_ahead(pool, search.confirm, copies, _AHEAD), len(copies), patience))
         queries = search.crop_queries({one.copy for one in found} | {one.original for one in found})
         crops = propose_crops(search.thumbnails, search.aspect_ratios, queries, search.usual)
         crops += search.small_crops(queries, {crop.one for crop in crops})
-        for several in map_ahead(pool, search.confirm_crop, crops, 32):
+        for several in map_ahead(pool, search.confirm_crop, crops, _AHEAD):
             found += several
     unique = {frozenset((one.copy, one.original)): one for one in reversed(found)}
     _log.info(
@@ -277,8 +280,8 @@ class _Search:
         return np.asarray(image, dtype=np.float32)
 
 
-def _take_confirmed(results: Iterator[NearDuplicate | None], count: int) -> Iterator[NearDuplicate]:
-    """Those that were confirmed, until too many in a row were not."""
+def _take_confirmed(results: Iterator[NearDuplicate | None], count: int, patience: int) -> Iterator[NearDuplicate]:
+    """Those that were confirmed, until so many in a row were not."""
     vain = 0
     for done, result in enumerate(results, start=1):
         if result is not None:
@@ -286,6 +289,6 @@ def _take_confirmed(results: Iterator[NearDuplicate | None], count: int) -> Iter
             yield result
             continue
         vain += 1
-        if vain >= _REJECTED_IN_A_ROW and done < count:
+        if vain >= patience and done < count:
             _log.info("event=near_duplicate_search_ended compared=%d of=%d the_rest_is_less_alike=true", done, count)
             return
