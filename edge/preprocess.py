@@ -162,10 +162,7 @@ def load_file(data: bytes, contract: InputContract, where: str = "image") -> Loa
         width, height = image.size[::-1] if orientation in _SWAPPING else image.size
         plan = _plan(width, height, contract, where)
         box = _stored_box(plan.region, image.size, orientation)
-        scale = 1
-        if isinstance(image, JpegImageFile):
-            scale = _draft(image, box, orientation, plan.factor)
-            image.decodermaxblock = max(image.decodermaxblock, len(data))  # in one go: it stumbles where a block ends
+        scale = _draft(image, box, orientation, plan.factor) if isinstance(image, JpegImageFile) else 1
         image.load()
     except _DECODE_ERRORS as error:
         raise _cannot_decode(image, error, where) from error
