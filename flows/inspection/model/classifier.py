@@ -47,12 +47,12 @@ class Scorer(nn.Module):
     defect_types: tuple[str, ...] = ()
 
     @torch.inference_mode()
-    def score_pixels(self, pixels: Pixels, batch: int = 32) -> np.ndarray:
+    def score_pixels(self, pixels: Pixels, batch: int = 8) -> np.ndarray:
         """Score images.
 
         Args:
             pixels: uint8 [N, H, W, 3], RGB.
-            batch: images in memory as floats at once.
+            batch: images in memory as floats at once; more are slower on a CPU, whose cache they outgrow.
 
         Returns:
             float64 [N], the defect logit; higher is worse.
@@ -60,7 +60,7 @@ class Scorer(nn.Module):
         return self._score(pixels, batch)[0]
 
     @torch.inference_mode()
-    def score_types(self, pixels: Pixels, batch: int = 32) -> np.ndarray:
+    def score_types(self, pixels: Pixels, batch: int = 8) -> np.ndarray:
         """Type logits of images, float64 [N, T]; T is 0 without defect types."""
         return self._score(pixels, batch)[1]
 
