@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-DIRECT_OBJECTS = 500  # so many are fetched by threads, sooner than Metaflow's client starts
+DIRECT_OBJECTS = 5000  # so many are fetched by threads, sooner than Metaflow's client starts
 CHUNK_OBJECTS = 5000  # fetched by one start of Metaflow's client, which takes two or three seconds of a core
 CHUNK_BYTES = 2 << 30
 _THREADS = 16  # that fetch one object each
