@@ -20,9 +20,12 @@ from pictures import write_picture, write_set
 
 from inspection.dataset import s3_fetch
 from inspection.dataset.images import MISSING
+from inspection.dataset.intake import prepare_dataset
 from inspection.dataset.options import SourceOptions
 from inspection.dataset.sources import Source, open_source
 from inspection.errors import DataError, StorageError
+from inspection.settings import parse_settings
+from inspection.storage import LocalStorage
 
 pytest_plugins = ["s3_server"]
 
@@ -418,3 +421,21 @@ def test_a_store_that_cannot_be_written_is_named(server: FaultyS3, prefix: str, 
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match=r"file/.*cannot (store|look)"):
         fetch_all(open_in(tmp_path / "file" / "store", prefix))
+
+
+def test_a_set_in_s3_makes_the_snapshot_that_its_folder_makes(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where fetched images are kept
+    folder = write_set(tmp_path / "images", {"good": 16, "dent": 8, "scratch": 8})
+    upload(folder, prefix)
+    settings = parse_settings({"line": {"name": "bottles"}, "input": {"width": 32, "height": 32}}, "test")
+    here = prepare_dataset(settings, str(folder), LocalStorage(tmp_path / "here"), progress=False)
+    there = prepare_dataset(settings, prefix, LocalStorage(tmp_path / "there"), progress=False)
+    assert there.id == here.id
+    assert there.location == prefix
+    fetched = sorted(path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*") if path.is_file())
+    assert fetched
+    again = prepare_dataset(settings, prefix, LocalStorage(tmp_path / "there"), progress=False)
+    assert again.id == here.id
+    assert sorted(path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*") if path.is_file()) == fetched
