@@ -336,7 +336,7 @@ def test_cvat_tags_are_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         (cvat_image("000.png", '<tag label="odd"/>'), "unknown label 'odd'"),
         (
             cvat_image("000.png", '<tag label="ok"/><box label="dent" xtl="1" ytl="2" xbr="3" ybr="4"/>'),
-            "is tagged good and has defects",
+            "is labelled good and has defects",
         ),
         ("<image>", "not as CVAT writes it"),
     ],
@@ -424,7 +424,7 @@ def test_label_studios_short_form_is_read(tmp_path: Path) -> None:
         (task("images/001.png", result("choices", choices=["odd"])), r"tasks\[1\]: unknown label 'odd'"),
         (
             task("images/001.png", result("choices", choices=["ok"]), result("brushlabels", brushlabels=["dent"])),
-            r"tasks\[1\]: 'images/001\.png' was chosen good and has defects",
+            r"tasks\[1\]: 'images/001\.png' is labelled good and has defects",
         ),
     ],
 )

@@ -21,7 +21,7 @@ python3 -m venv "$new" || {
     --find-links "$artifact/wheels" --requirement "$artifact/requirements.txt"
 "$new/bin/python" -c 'import numpy, PIL, awsiot'
 
-before=$(readlink "$work/current" || true)
+before=$(readlink "$work/current" || true) # none at the first install
 ln -sfn "$new" "$work/current"
 # The one before may still be running; older ones are of no use.
 for folder in "$work"/*/; do

@@ -2,11 +2,11 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from inspection.dataset.manifest import Box, Label
+from inspection.dataset.manifest import Box, ImageRow, Label
 from inspection.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -124,3 +124,34 @@ def leave_undivided(images: Sequence[SourceImage], where: str) -> list[SourceIma
 def main_type(types: Sequence[str]) -> str | None:
     """The type of an image that has several boxes: the most frequent, of equals the first by name."""
     return min(types, key=lambda name: (-types.count(name), name)) if types else None
+
+
+def make_row(image: SourceImage, sha256: str, width: int, height: int, masks: Mapping[str, str]) -> ImageRow:
+    """The manifest's row of an image, not yet in a split.
+
+    Args:
+        image: as its source lists it.
+        sha256: of its file, hex.
+        width: px, upright; 0 = not known.
+        height: likewise.
+        masks: digest of each mask that can be read, by its uri.
+    """
+    return ImageRow(
+        uri=image.uri,
+        sha256=sha256,
+        width=width,
+        height=height,
+        label=image.label,
+        defect_type=image.defect_type,
+        mask=image.mask,
+        boxes=image.boxes,
+        group=image.group,
+        lot=image.lot,
+        station=image.station,
+        view=image.view,
+        mask_sha256=masks.get(image.mask) if image.mask is not None else None,
+        box_types=image.box_types,
+        mask_colors=image.mask_colors,
+        confidence=image.confidence,
+        human_annotated=image.human_annotated,
+    )

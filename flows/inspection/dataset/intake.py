@@ -21,7 +21,7 @@ from inspection.dataset.file_index import FileIndex
 from inspection.dataset.files import shown
 from inspection.dataset.grouping import Grouping, Repair, describe_repair, group_alike
 from inspection.dataset.image_facts import ImageFacts
-from inspection.dataset.images import Source, SourceImage
+from inspection.dataset.images import Source, SourceImage, make_row
 from inspection.dataset.intake_record import Intake, load_intake, store_intake
 from inspection.dataset.known import examine_known
 from inspection.dataset.looking import Target
@@ -201,25 +201,7 @@ def _check_unchanged(examined: Mapping[str, ImageFacts], read: Mapping[str, File
 
 def _row(image: SourceImage, facts: FileFacts | None, masks: Mapping[str, str]) -> ImageRow:
     assert facts is not None  # every image was read, or was left out, or an error was raised
-    return ImageRow(
-        uri=image.uri,
-        sha256=facts.sha256,
-        width=facts.width,
-        height=facts.height,
-        label=image.label,
-        defect_type=image.defect_type,
-        mask=image.mask,
-        boxes=image.boxes,
-        group=image.group,
-        lot=image.lot,
-        station=image.station,
-        view=image.view,
-        mask_sha256=masks.get(image.mask) if image.mask is not None else None,
-        box_types=image.box_types,
-        mask_colors=image.mask_colors,
-        confidence=image.confidence,
-        human_annotated=image.human_annotated,
-    )
+    return make_row(image, facts.sha256, facts.width, facts.height, masks)
 
 
 def _divide_and_store(

@@ -4,10 +4,10 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 from inspection.dataset.files import shown
-from inspection.dataset.images import Source, SourceImage
+from inspection.dataset.images import Source, SourceImage, make_row
 from inspection.dataset.intake import open_images
 from inspection.dataset.location import locate
-from inspection.dataset.manifest import ImageRow, Snapshot
+from inspection.dataset.manifest import Snapshot
 from inspection.dataset.mask_cache import digest_masks
 from inspection.dataset.parallel import available_cores, map_ahead
 from inspection.errors import DataError
@@ -31,7 +31,7 @@ def read_undivided(settings: Settings, location: str) -> Snapshot:
     unreadable = [image.uri for image, digest in zip(images, digests, strict=True) if not digest]
     if unreadable:
         raise DataError(f"{source.location}: {len(unreadable)} images cannot be read: {shown(unreadable)}")
-    rows = [_row(image, digest, masks) for image, digest in zip(images, digests, strict=True)]
+    rows = [make_row(image, digest, 0, 0, masks) for image, digest in zip(images, digests, strict=True)]
     return Snapshot("", tuple(sorted(rows, key=lambda row: row.uri)), None, source.location)
 
 
@@ -40,21 +40,3 @@ def _digest(source: Source, image: SourceImage) -> str:
         return hashlib.sha256(source.read(image.uri)).hexdigest()
     except OSError:
         return ""
-
-
-def _row(image: SourceImage, digest: str, masks: dict[str, str]) -> ImageRow:
-    return ImageRow(
-        uri=image.uri,
-        sha256=digest,
-        width=0,
-        height=0,
-        label=image.label,
-        defect_type=image.defect_type,
-        mask=image.mask,
-        boxes=image.boxes,
-        group=image.group,
-        lot=image.lot,
-        station=image.station,
-        view=image.view,
-        mask_sha256=masks.get(image.mask) if image.mask is not None else None,
-    )

@@ -2,12 +2,14 @@
 
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inspection.dataset.formats.lists import ListBuilder
 from inspection.dataset.images import Shipped, SourceImage, main_type
 from inspection.dataset.manifest import Box
-from inspection.dataset.options import SourceOptions
+from inspection.dataset.options import SourceOptions, read_label
 from inspection.dataset.places import is_absolute, with_slashes
+from inspection.errors import DataError
 
 Boxes = Sequence[tuple[str, Box | None]]  # category and place of each; None: a shape without a place
 
@@ -51,3 +53,23 @@ def uri_below(builder: ListBuilder, folder: str, reference: str, entry: int) -> 
     """The uri of a reference that is relative to a folder of the location."""
     reference = with_slashes(reference)
     return builder.uri(reference if is_absolute(reference) else posixpath.join(folder, reference), entry)
+
+
+def with_labels(image: SourceImage, words: Sequence[str], options: SourceOptions, where: str) -> SourceImage:
+    """The image with what was said of it as a whole, beside its boxes.
+
+    Args:
+        image: with its boxes.
+        words: tags or choices, in the spellings of the options.
+        options: which word means what.
+        where: file and place in it, for messages.
+
+    Raises:
+        DataError: it was called good and has a defect, or a word is not known.
+    """
+    for label, kind in [read_label(word, options, where) for word in words]:
+        if label == "good" and image.label == "bad":
+            raise DataError(f"{where}: {image.uri!r} is labelled good and has defects; correct that and export again")
+        if label == "bad":
+            image = replace(image, label="bad", defect_type=image.defect_type or kind)
+    return image

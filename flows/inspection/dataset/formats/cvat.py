@@ -6,18 +6,16 @@ picture without any is not labelled yet; in a file without tags it is good.
 
 import io
 import logging
-from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
 from inspection.dataset.files import shown
 from inspection.dataset.folders import PARTS
-from inspection.dataset.formats.boxes import boxed_image, rectangle_around, uri_below
+from inspection.dataset.formats.boxes import boxed_image, rectangle_around, uri_below, with_labels
 from inspection.dataset.formats.lists import ListBuilder
 from inspection.dataset.formats.reading import Format, Reading
 from inspection.dataset.images import SourceImage
 from inspection.dataset.manifest import Box
-from inspection.dataset.options import read_label
 from inspection.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -56,20 +54,10 @@ def _read(reading: Reading) -> list[SourceImage]:
             PARTS.get(subset.lower(), ""),
             human=picture["human"],
         )
-        builder.add(_with_tags(image, picture["tags"], reading, f"{reading.name(name)}: {reference}"), entry)
+        builder.add(with_labels(image, picture["tags"], reading.options, f"{reading.name(name)}: {reference}"), entry)
     if unlabelled:
         _log.warning("event=images_without_label_ignored count=%d files=%s", len(unlabelled), shown(unlabelled))
     return builder.images
-
-
-def _with_tags(image: SourceImage, tags: list[str], reading: Reading, where: str) -> SourceImage:
-    """The image with what its tags say of it as a whole."""
-    for label, kind in [read_label(tag, reading.options, where) for tag in tags]:
-        if label == "good" and image.label == "bad":
-            raise DataError(f"{where}: is tagged good and has defects; correct it in CVAT and export again")
-        if label == "bad":
-            image = replace(image, label="bad", defect_type=image.defect_type or kind)
-    return image
 
 
 def _parse(reading: Reading, name: str) -> tuple[list[dict[str, Any]], bool]:

@@ -8,18 +8,16 @@ Brush strokes are kept as a label without a place: export "Brush labels to PNG" 
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from inspection.dataset.files import SUFFIXES, shown
-from inspection.dataset.formats.boxes import boxed_image, rectangle_around, uri_below
+from inspection.dataset.formats.boxes import boxed_image, rectangle_around, uri_below, with_labels
 from inspection.dataset.formats.lists import ListBuilder
 from inspection.dataset.formats.reading import Format, Reading
 from inspection.dataset.images import SourceImage
 from inspection.dataset.manifest import Box
-from inspection.dataset.options import read_label
 from inspection.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -75,21 +73,12 @@ def _read(reading: Reading) -> list[SourceImage]:
             disputed.append(reference)
         uri = uri_below(builder, folder, reference, entry)
         image = boxed_image(uri, drawn, reading.options, human=True)
-        builder.add(_with_choices(image, choices, reading, builder.where(entry)), entry)
+        builder.add(with_labels(image, choices, reading.options, builder.where(entry)), entry)
     if unlabelled:
         _log.warning("event=images_without_label_ignored count=%d files=%s", len(unlabelled), shown(unlabelled))
     if disputed:
         _log.warning("event=annotators_disagree count=%d files=%s", len(disputed), shown(disputed))
     return builder.images
-
-
-def _with_choices(image: SourceImage, choices: Sequence[str], reading: Reading, where: str) -> SourceImage:
-    for label, kind in [read_label(choice, reading.options, where) for choice in choices]:
-        if label == "good" and image.label == "bad":
-            raise DataError(f"{where}: {image.uri!r} was chosen good and has defects; correct it and export again")
-        if label == "bad":
-            image = replace(image, label="bad", defect_type=image.defect_type or kind)
-    return image
 
 
 def _reference(task: Mapping[str, Any]) -> str | None:
