@@ -261,7 +261,11 @@ def test_a_crash_of_a_worker_names_the_images_it_had(folder: Path, storage: Loca
             if "resource_tracker" not in " ".join(child.cmdline())
         ]
     children[0].kill()
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=300)
+    finally:
+        process.kill()  # if it hangs, its pipes must not fail the tests that come after
+        process.communicate()
     assert process.returncode == 1
     assert "a worker process died while it looked at one of dent/" in err
 

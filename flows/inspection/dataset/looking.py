@@ -106,6 +106,7 @@ def _with_processes(job: Job, images: Sequence[SourceImage], workers: int) -> It
     """Hand chunks to worker processes, never more than two per worker at a time."""
     # spawn: a fork would copy the locks of this process's threads, and Python is leaving fork
     spawn = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers + WAITING, spawn, start_worker, (job,))
     running: dict[Future[list[Looked]], list[SourceImage]] = {}
     try:
@@ -116,6 +117,9 @@ def _with_processes(job: Job, images: Sequence[SourceImage], workers: int) -> It
         while running:
             yield from take_finished(running)
     except BrokenProcessPool:
+        # a worker that was being started while the pool broke is not ended by it, and would be waited for without end
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
         suspects = [image.uri for chunk in running.values() for image in chunk]
         raise DataError(
             f"{job.source.location}: a worker process died while it looked at one of {shown(suspects)}; if memory "
