@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from inspection.registry.local import open_registry
+from inspection.registry.opening import open_registry
 from inspection.settings import load_settings
 
 FLOW = Path(__file__).parents[1] / "flows" / "train_flow.py"

@@ -15,7 +15,7 @@ from parts import draw_parts, write_line
 from running_flows import FLOW, run_flow, use_datastore
 
 from edge.package import open_package
-from inspection.registry.local import open_registry
+from inspection.registry.opening import open_registry
 from inspection.settings import load_settings
 
 pytestmark = pytest.mark.slow

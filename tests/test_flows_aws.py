@@ -10,7 +10,7 @@ import boto3
 import pytest
 from parts import draw_parts, write_line
 
-from inspection.registry.local import open_registry
+from inspection.registry.opening import open_registry
 from inspection.settings import load_settings
 
 pytest_plugins = ["s3_server"]

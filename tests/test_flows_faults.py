@@ -11,7 +11,7 @@ import pytest
 from parts import draw_parts, write_line
 from running_flows import FLOW, run_flow, use_datastore
 
-from inspection.registry.local import open_registry
+from inspection.registry.opening import open_registry
 from inspection.settings import load_settings
 
 pytestmark = pytest.mark.slow

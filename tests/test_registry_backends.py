@@ -21,7 +21,8 @@ from edge.package import open_package
 from inspection.errors import PackageError, RegistryError, StorageError
 from inspection.export.archive import archive_package
 from inspection.registry.interface import PackageReference, Registry
-from inspection.registry.local import LocalRegistry, open_registry
+from inspection.registry.local import LocalRegistry
+from inspection.registry.opening import open_registry
 from inspection.settings import LineSettings, Settings
 from inspection.storage import open_storage
 

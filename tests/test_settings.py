@@ -118,7 +118,7 @@ class TestRefusals:
             ("[operating_point]\nmax_escape_rate = 5", "max_escape_rate: want a value less than 1, found 5"),
             ("[operating_point]\nescape_cost = 0", "escape_cost: want a value greater than 0, found 0"),
             ("[export]\nparity_images = 5", "parity_images: want a value greater than or equal to 100, found 5"),
-            ('[registry]\nbackend = "cloud"', "[registry] backend: want 'local', found 'cloud'"),
+            ('[registry]\nbackend = "cloud"', "[registry] backend: want 'local' or 'sagemaker', found 'cloud'"),
         ],
     )
     def test_a_value_out_of_range_is_named_with_the_range(self, text, wanted):
@@ -280,10 +280,14 @@ def _fields(kind: type, prefix: str = "") -> set[str]:
     return names
 
 
+TABLES_OF_ONES_OWN = ("fleet.inspector", "fleet.local.groups")  # whose keys are names that a user gives
+
+
 def _keys(document: dict, prefix: str = "") -> set[str]:
     names: set[str] = set()
     for key, value in document.items():
-        names |= _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+        table = isinstance(value, dict) and f"{prefix}{key}" not in TABLES_OF_ONES_OWN
+        names |= _keys(value, f"{prefix}{key}.") if table else {f"{prefix}{key}"}
     return names
 
 

@@ -177,14 +177,64 @@ class OperatingPointSettings:
 class RegistrySettings:
     """Where model versions are kept."""
 
-    backend: Literal["local"] = "local"
+    backend: Literal["local", "sagemaker"] = "local"  # objects under the line's storage, or SageMaker Model Registry
+    prefix: Text = "lineside"  # sagemaker: the model package group of a line is <prefix>-<line>
+    region: str = ""  # sagemaker: AWS region; "" = the environment's
+    kms_key: str = ""  # sagemaker: key (id, alias or ARN) that encrypts archives in S3; "" = the bucket's default
+    container_image: str = ""  # sagemaker: image URI of the inference specification, which SageMaker asks for
+
+
+@_section
+class LocalFleetSettings:
+    """Devices on this machine: folders with processes, for trying things out and for tests."""
+
+    folder: str = ""  # of the devices (relative: in the repository); "" = fleet/devices/<line> in the line's storage
+    groups: dict[Text, list[Text]] = field(
+        default_factory=lambda: {"canary": ["device-1"], "fleet": ["device-2", "device-3"]}
+    )  # devices of each thing group; a group is named as canary_group and wave_groups name it
+    parts: str = ""  # what the devices see: "sample" = ever new parts of the sample line, a folder of images to go
+    # round in, or "" = only what is put into their inbox folders
+    parts_per_minute: Positive = 120.0  # for each device
 
 
 @_section
 class FleetSettings:
-    """Where models are deployed; filled by the deploy flow."""
+    """Where models are deployed, how, and what stops a deployment."""
 
-    backend: Literal["local"] = "local"
+    backend: Literal["local", "greengrass"] = "local"  # devices on this machine, or AWS IoT Greengrass v2
+    region: str = ""  # greengrass: AWS region; "" = the environment's
+    nucleus: Literal["lite", "classic"] = "lite"  # greengrass: kind of nucleus on the devices
+    component_prefix: Text = "lineside"  # components are <prefix>.Runtime, <prefix>.Model.<line>, …
+    publisher: Text = "Lineside"  # of the components
+    architectures: list[Literal["aarch64", "amd64", "arm"]] = field(
+        default_factory=list
+    )  # of the devices, as Greengrass names them; [] = local: this machine's; greengrass: aarch64 and amd64
+    pythons: list[Literal["3.10", "3.11", "3.12", "3.13"]] = field(
+        default_factory=list
+    )  # of the devices; [] = local: this one; greengrass: 3.11 (Debian 12) and 3.13 (Debian 13)
+    wheels: str = ""  # folder of wheels to build the runtime from; "" = fetched from the package index, kept in a cache
+    canary_group: Text = "canary"  # thing group that gets a model first
+    wave_groups: list[Text] = field(default_factory=lambda: ["fleet"])  # thing groups after it, one after the other
+    comparison: Literal["shadow", "live", "none"] = "shadow"  # how a challenger is compared on the canaries
+    shadow_parts: Count = 500  # parts that champion and challenger both judge before one is chosen, at most
+    canary_parts: Count = 50  # parts that each canary must have inspected with the new model
+    wave_parts: Count = 1  # parts that each device of a wave must have inspected before the next wave
+    max_disagreement: Fraction = 0.05  # of parts: one model accepts, the other does not
+    max_reject_shift: Fraction = 0.02  # change of the share of parts that are not accepted, either way
+    max_review_shift: Fraction = 0.05  # rise of the share of parts for review
+    max_error_rate: Fraction = 0.01  # of parts without a trustworthy score, above the champion's
+    false_rollback_rate: Annotated[float, Field(gt=0, le=0.01)] = 0.01  # of models within these limits, rolled back
+    max_failed_devices: Share = 0.0  # share of a wave's devices that may fail or stay away before it is rolled back
+    canary_timeout_minutes: Positive = 1440.0  # a canary that has not seen its parts by then: rolled back
+    wave_timeout_minutes: Positive = 1440.0  # for one wave
+    poll_seconds: Positive = 30.0  # between two looks at the devices
+    devices_per_minute: Annotated[int, Field(ge=1, le=1000)] = 50  # greengrass: that get a deployment at once
+    memory_mb: Annotated[int, Field(ge=64)] = 512  # limit for the inspector and its uploader
+    cpus: Positive = 1.0  # limit for them, cores
+    notify: str = ""  # ARN of an SNS topic; "" = a file in the line's storage
+    notify_region: str = ""  # of the topic; "" = as region
+    inspector: dict[str, Any] = field(default_factory=dict)  # settings of the inspector, see docs/inspector.md
+    local: LocalFleetSettings = field(default_factory=LocalFleetSettings)
 
 
 @_section
@@ -217,6 +267,17 @@ class Settings:
         if self.line.storage.startswith("s3://"):
             return self.line.storage
         return str(REPOSITORY / Path(self.line.storage or ".lineside").expanduser())
+
+    @property
+    def local_fleet_folder(self) -> Path:
+        """Folder of the devices on this machine; those of lines with a storage of their own lie in that storage."""
+        if self.fleet.local.folder:
+            return REPOSITORY / Path(self.fleet.local.folder).expanduser()
+        return (
+            REPOSITORY / ".lineside" / "fleet"
+            if self.line.storage.startswith("s3://")
+            else (Path(self.storage_root) / "fleet" / "devices" / self.line.name)
+        )
 
     def digest(self, *sections: str) -> str:
         """Sha256 (hex) of the named sections, the same on every machine."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 STORAGE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|(?![A-Za-z0-9+]*:/).*")
 # What lines share below the storage root, where each line has a prefix of its own
-RESERVED_NAMES = frozenset({"cache", "checkpoints", "datasets", "packages", "registry", "reports"})
+RESERVED_NAMES = frozenset({"cache", "checkpoints", "datasets", "fleet", "packages", "registry", "reports"})
 TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
@@ -72,6 +72,50 @@ def find_faults(settings: "Settings") -> list[str]:
             "[operating_point] priority: want each of escape, overkill, review once, "
             f"found {settings.operating_point.priority}"
         )
+    return faults + _fleet_faults(settings)
+
+
+def _fleet_faults(settings: "Settings") -> list[str]:
+    registry, fleet = settings.registry, settings.fleet
+    faults = []
+    on_s3 = settings.line.storage.startswith("s3://")
+    if registry.backend == "sagemaker" and not on_s3:
+        faults.append(
+            '[registry] backend = "sagemaker": want [line] storage = "s3://bucket/prefix" for the archives, '
+            f"found {settings.line.storage!r}"
+        )
+    if registry.backend == "sagemaker" and not registry.container_image:
+        faults.append(
+            "[registry] container_image: SageMaker asks for the URI of a container image in each model package (it is "
+            "never run on the devices); want one such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com/lineside:1"
+        )
+    if fleet.backend == "greengrass" and not on_s3:
+        faults.append(
+            '[fleet] backend = "greengrass": want [line] storage = "s3://bucket/prefix", from which the devices fetch '
+            f"components, found {settings.line.storage!r}"
+        )
+    groups = [fleet.canary_group, *fleet.wave_groups]
+    if not fleet.wave_groups or len(set(groups)) != len(groups):
+        faults.append(
+            "[fleet] canary_group and wave_groups: want one canary group and one or more other groups, each once, "
+            f"found {groups}"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", fleet.component_prefix):
+        faults.append(
+            f"[fleet] component_prefix: want letters, digits, _ and - joined by dots, found {fleet.component_prefix!r}"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9])*", registry.prefix):
+        faults.append(f"[registry] prefix: want letters, digits and single hyphens, found {registry.prefix!r}")
+    if fleet.backend == "local":
+        unknown = sorted(set(groups) - set(fleet.local.groups))
+        if unknown:
+            faults.append(f"[fleet.local] groups: want the devices of {', '.join(unknown)}, found none")
+        devices = [device for group in groups for device in fleet.local.groups.get(group, [])]
+        if len(set(devices)) != len(devices):
+            faults.append(f"[fleet.local] groups: want each device in one group only, found {sorted(devices)}")
+        wrong = [device for device in devices if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", device)]
+        if wrong:
+            faults.append(f"[fleet.local] groups: want 1-64 letters, digits, _ and - as a device's name, found {wrong}")
     return faults
 
 

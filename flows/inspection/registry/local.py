@@ -22,7 +22,6 @@ from inspection.registry.interface import (
     Lineage,
     ModelVersion,
     PackageReference,
-    Registry,
     Status,
     StatusChange,
     check_line,
@@ -39,17 +38,11 @@ from inspection.registry.objects import (
     read_entries,
     read_versions,
 )
-from inspection.settings import Settings
-from inspection.storage import ObjectExistsError, Storage, open_storage
+from inspection.storage import ObjectExistsError, Storage
 
 ATTEMPTS = 1000  # each lost attempt means that another writer won one, so this many writers would have to be at it
 
 logger = logging.getLogger(__name__)
-
-
-def open_registry(settings: Settings) -> Registry:
-    """The registry that a line's settings name."""
-    return LocalRegistry(open_storage(settings.storage_root))
 
 
 class LocalRegistry:

@@ -16,7 +16,7 @@ from inspection.dataset.intake import open_images
 from inspection.dataset.manifest import ImageRow, load_snapshot
 from inspection.export.package import Candidates, PackageContent, archive_package, build_package
 from inspection.registry.interface import PackageReference
-from inspection.registry.local import open_registry
+from inspection.registry.opening import open_registry
 from inspection.settings import REPOSITORY, Settings
 from inspection.storage import open_storage
 from inspection.train_path.learning import open_cache
