@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image
 
 from edge.contract import InputContract
 from inspection.export.conversion import convert
-from inspection.export.parity import run_parity_gate
+from inspection.export.parity import run_parity_gate, score_trained
 from inspection.model.backbones import ARCHITECTURES, load_backbone
 from inspection.model.classifier import Classifier, Design
 from inspection.settings import ExportSettings
@@ -100,11 +101,12 @@ def main() -> int:
     contract = InputContract(options.size, options.size)
     memory = PeakMemory()
     memory.start()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
         start, cpu_start = time.perf_counter(), cpu_seconds()
+        scored = aside.submit(score_trained, model, pixels, settings, 0)  # as the train flow does
         converted = convert(model, contract, pixels, Path(folder))
         convert_s, convert_cpu_s = time.perf_counter() - start, cpu_seconds() - cpu_start
-        gate = run_parity_gate(model, converted, pixels, is_bad, contract, settings, 0)
+        gate = run_parity_gate(scored.result(), converted, is_bad, contract, settings, 0)
         total_s, total_cpu_s = time.perf_counter() - start, cpu_seconds() - cpu_start
     peak = memory.stop()
     print(f"backbone {options.backbone}, {options.size} px, {os.cpu_count()} cores")

@@ -17,7 +17,7 @@ from inspection.errors import ParityError, SettingsError
 from inspection.export import parity
 from inspection.export.benchmark import read_benchmarks
 from inspection.export.conversion import Converted
-from inspection.export.parity import GateError, ParityGate, fill_up, run_parity_gate
+from inspection.export.parity import GateError, ParityGate, fill_up, run_parity_gate, score_trained
 from inspection.settings import ExportSettings
 
 THIS = ExportSettings(device_python=sys.executable, parity_images=120, max_flip_rate=0.05, max_auroc_loss=0.05)
@@ -48,7 +48,8 @@ class Trained:
 
 
 def gate(model: Any, settings: ExportSettings = THIS, converted: Converted = CONVERTED) -> ParityGate:
-    return run_parity_gate(model, converted, PIXELS, IS_BAD, INPUT, settings, 0, DEFECT_TYPES, NAMES)
+    trained = score_trained(model, PIXELS, settings, 0)
+    return run_parity_gate(trained, converted, IS_BAD, INPUT, settings, 0, DEFECT_TYPES, NAMES)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from edge.preprocess import prepare_file
 from inspection.export.agreement import auroc
 from inspection.export.conversion import convert
 from inspection.export.device import score_on_device
-from inspection.export.parity import run_parity_gate
+from inspection.export.parity import run_parity_gate, score_trained
 from inspection.settings import ExportSettings, TrainingSettings
 
 INPUT = InputContract(width=224, height=224)
@@ -49,7 +49,9 @@ def test_int8_keeps_the_auroc_of_the_trained_model(
     )
     trained = train("frozen", examples, TrainingSettings(weights=str(real_weights), recipe="frozen"), None, None)
     converted = convert(trained.model, INPUT, examples.pixels, tmp_path)
-    gate = run_parity_gate(trained.model, converted, examples.pixels, examples.is_bad, INPUT, SETTINGS, 0)
+    gate = run_parity_gate(
+        score_trained(trained.model, examples.pixels, SETTINGS, 0), converted, examples.is_bad, INPUT, SETTINGS, 0
+    )
     print(f"{name}: {gate.float.summary()}\n{name}: {gate.int8.summary()}")
     assert gate.float.max_abs_difference < 0.01
     assert gate.float.flips == 0

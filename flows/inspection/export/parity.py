@@ -38,6 +38,16 @@ class Scores(Protocol):
 
 
 @dataclass(frozen=True)
+class TrainedScores:
+    """The images that the gate compares, and what the trained model says of them."""
+
+    pixels: np.ndarray  # uint8 [M, H, W, 3]: the given pictures first, then varied copies
+    source_index: np.ndarray  # int64 [M]: which of the given pictures each came from
+    scores: np.ndarray  # float64 [M], logits
+    given: int  # pictures that are no copies
+
+
+@dataclass(frozen=True)
 class ParityGate:
     """Both reports, what ships and why."""
 
@@ -70,31 +80,47 @@ class GateError(ParityError):
         self.source_index = source_index  # as in `ParityGate`
 
 
-def run_parity_gate(
+def score_trained(
     model: Scores,
-    converted: Converted,
     pixels: np.ndarray,
+    settings: ExportSettings,
+    seed: int,
+    augmentation: AugmentationSettings = DEFAULT_AUGMENTATION,
+) -> TrainedScores:
+    """Score what the gate will compare with the trained model. It needs no converted one, so it may run meanwhile.
+
+    Args:
+        model: the trained model.
+        pixels: uint8 [N, H, W, 3], images of the training split.
+        settings: how many images to compare at least.
+        seed: of the copies that fill up to that number.
+        augmentation: how the copies may differ from their pictures.
+    """
+    compared, source_index = fill_up(pixels, settings.parity_images, seed, augmentation)
+    return TrainedScores(compared, source_index, model.score_pixels(compared), len(pixels))
+
+
+def run_parity_gate(
+    trained: TrainedScores,
+    converted: Converted,
     is_bad: np.ndarray,
     input: InputContract,
     settings: ExportSettings,
     seed: int,
     defect_types: Sequence[str] = (),
     names: Sequence[str] | None = None,
-    augmentation: AugmentationSettings = DEFAULT_AUGMENTATION,
 ) -> ParityGate:
     """Compare both converted models with the trained one and choose what ships.
 
     Args:
-        model: the trained model.
+        trained: what the trained model says.
         converted: its float32 and int8 files.
-        pixels: uint8 [N, H, W, 3], images of the training split.
-        is_bad: bool [N].
+        is_bad: bool [N], of the given pictures.
         input: the size that the model takes.
-        settings: limits, target, and how many images to compare at least.
-        seed: of the copies that fill up to that number, and of the bootstrap.
+        settings: limits and target.
+        seed: of the bootstrap.
         defect_types: names of the model's type outputs.
-        names: of the images, for the error; their numbers when not given.
-        augmentation: how the copies may differ from their pictures.
+        names: of the given pictures, for the error; their numbers when not given.
 
     Raises:
         ParityError: neither passes; the pictures that flipped are named.
@@ -102,8 +128,7 @@ def run_parity_gate(
         SettingsError: the device benchmark cannot be used.
     """
     benchmarks = read_benchmarks(Path(settings.device_benchmark), input) if settings.device_benchmark else None
-    compared, source_index = fill_up(pixels, settings.parity_images, seed, augmentation)
-    trained = model.score_pixels(compared)
+    compared, source_index = trained.pixels, trained.source_index
     labels, reports, devices = is_bad[source_index], {}, {}
     paths = {"float32": converted.float_path, "int8": converted.int8_path}
     # Side by side, one thread each: what is compared is scores. The latency that is reported as the artifact's is
@@ -112,7 +137,7 @@ def run_parity_gate(
         scored = pool.map(lambda path: score_on_device(path, compared, input, settings, defect_types), paths.values())
         found = dict(zip(paths, scored, strict=True))
     for kind, device in found.items():
-        reports[kind] = check_parity(trained, device.scores, labels, settings, kind, source_index, seed)
+        reports[kind] = check_parity(trained.scores, device.scores, labels, settings, kind, source_index, seed)
         devices[kind] = device.describe()
         log.info("event=parity %s", reports[kind].summary())
     if not any(report.passed for report in reports.values()):
@@ -126,7 +151,7 @@ def run_parity_gate(
         kind=kind,
         reason=reason,
         source_index=source_index,
-        copies=np.arange(len(compared)) >= len(pixels),
+        copies=np.arange(len(compared)) >= trained.given,
         devices=devices,
     )
 

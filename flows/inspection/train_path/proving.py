@@ -8,6 +8,7 @@ import dataclasses
 import io
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,7 +85,7 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
     """
     from inspection.cards.parity import failed_parity_components, parity_components, pictures_wanted
     from inspection.export.conversion import convert
-    from inspection.export.parity import GateError, run_parity_gate
+    from inspection.export.parity import GateError, run_parity_gate, score_trained
 
     storage = open_storage(settings.storage_root)
     rows = parity_rows(load_snapshot(storage, snapshot_id))
@@ -93,20 +94,21 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
     names = [row.uri for row in rows]
     model = load_trained(settings, trained.key)
     contract = settings.input.contract()
-    with TemporaryDirectory(prefix="lineside-export-") as scratch:
-        converted = convert(model, contract, pixels, Path(scratch), settings.training.augmentation)
+    augmentation = settings.training.augmentation
+    with TemporaryDirectory(prefix="lineside-export-") as scratch, ThreadPoolExecutor(1) as aside:
+        # The converting process keeps one core busy at best: the trained model's scores are taken meanwhile.
+        scored = aside.submit(score_trained, model, pixels, settings.export, SEED, augmentation)
+        converted = convert(model, contract, pixels, Path(scratch), augmentation)
         try:
             gate = run_parity_gate(
-                model,
+                scored.result(),
                 converted,
-                pixels,
                 is_bad,
                 contract,
                 settings.export,
                 SEED,
                 defect_types=trained.defect_types,
                 names=names,
-                augmentation=settings.training.augmentation,
             )
         except GateError as error:
             flipped = {index: pixels[index] for index in pictures_wanted(error)}
