@@ -12,6 +12,7 @@ LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 STORAGE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|(?![A-Za-z0-9+]*:/).*")
 # What lines share below the storage root, where each line has a prefix of its own
 RESERVED_NAMES = frozenset({"cache", "checkpoints", "datasets", "fleet", "packages", "registry", "reports"})
+TOPIC = re.compile(r"arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d{12}:[A-Za-z0-9_-]{1,256}")  # standard ones only
 TOPIC_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
@@ -106,6 +107,11 @@ def _fleet_faults(settings: "Settings") -> list[str]:
         )
     if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9])*", registry.prefix):
         faults.append(f"[registry] prefix: want letters, digits and single hyphens, found {registry.prefix!r}")
+    if fleet.notify and not TOPIC.fullmatch(fleet.notify):
+        faults.append(
+            "[fleet] notify: want the ARN of a standard SNS topic such as arn:aws:sns:eu-central-1:123456789012:line "
+            f'(a FIFO topic cannot send e-mail), or "" for a file in the line\'s storage, found {fleet.notify!r}'
+        )
     if fleet.backend == "local":
         unknown = sorted(set(groups) - set(fleet.local.groups))
         if unknown:
