@@ -158,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--sink", metavar="SINK", help="where results go (default: a file in the state folder)")
     run.add_argument("--config", type=Path, metavar="FILE", help="settings, .toml or .json; flags beat it")
     run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="any setting")
+    run.add_argument(
+        "--challenger", metavar="PACKAGE", help="link to a package that judges the same parts without deciding"
+    )
     run.add_argument("--once", action="store_true", help="end when the folder holds no more files")
     run.add_argument("--quiet", action="store_true", help="no line for each part, no summary")
     run.add_argument("--state", metavar="FOLDER", help="the inspector's own files (default .lineside/inspector)")

@@ -6,13 +6,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.configuration import Configuration
 from edge.errors import EdgeError, PackageError
+from edge.figures import Figures
 from edge.inspection import Limits, Pending
 from edge.inspector import Inspector
 from edge.line_output import open_outputs
@@ -24,6 +25,7 @@ from edge.serving import Serving
 from edge.settings import InspectorSettings
 from edge.sources.opening import open_source
 from edge.spool.spool import Spool
+from edge.state_file import StateFile
 from edge.state_folder import locked
 from edge.summary import Tally, describe
 from edge.topics import Topics, topics
@@ -32,6 +34,7 @@ from edge.uploader.supervisor import UploadSupervisor
 
 if TYPE_CHECKING:
     from edge.part import Source
+    from edge.shadow.shadow import Shadow
     from edge.transports.interface import Transport
     from edge.transports.nucleus import Nucleus
 
@@ -39,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 LOST = 3  # exit status when the nucleus is gone: whoever supervises this process must start it anew
 _TICK_S = 0.25  # between two looks at package, uploads and settings
+_SHADOW_S = 30.0  # for a challenger to judge what it was handed, at the end of a run that ends by itself
 _FLUSH_S = 10.0  # for the last results to leave
 _NO_PROGRESS_S = 1.0
 _UPLOAD_S = 60.0  # for the images of a run that ends by itself
@@ -141,6 +145,13 @@ class _Assembly:
         stack.callback(self._outputs.close)
         self._source: Source = open_source(settings.source.uri, settings.source, self._transport, names.trigger)
         stack.callback(self._source.close)
+        kept = StateFile(Path(settings.state) / "figures.json")
+        before = kept.read()
+        self._figures = Figures(_table(before, "figures"))
+        self._shadow = _open_shadow(settings, line, _table(before, "shadow"))
+        if self._shadow is not None:
+            stack.callback(self._shadow.close)
+        self._follow_package()
         self._spool.sends_from_memory = not self._source.keeps_parts
         self._inspector = Inspector(
             self._source,
@@ -156,6 +167,7 @@ class _Assembly:
             on_result=self._on_result,
             on_turn=self._on_turn,
             stopping=stopping,
+            on_judged=self._shadow.judged if self._shadow is not None else None,
         )
         parts = Parts(
             serving,
@@ -166,8 +178,9 @@ class _Assembly:
             self._uploader,
             self._outputs,
             self._inspector,
+            self._shadow,
         )
-        self._reporting = Reporting(settings, line, names, parts)
+        self._reporting = Reporting(settings, line, names, parts, self._figures, kept)
 
     def run(self) -> Run:
         """Inspect, then let everything out in order."""
@@ -187,6 +200,8 @@ class _Assembly:
         if reason is not None:
             _log.error("event=transport_lost reason=%r", reason)
         elif not self._stopping.is_set():
+            if self._shadow is not None:
+                self._shadow.finish(_SHADOW_S)
             self._finish_uploads()
             self._finish_sending()
         self._reporting.finish(reason)
@@ -196,7 +211,7 @@ class _Assembly:
 
     def _on_result(self, pending: Pending, result: Result) -> None:
         self._tally.record(result)
-        self._reporting.record(result, pending.statistics)
+        self._reporting.record(result, pending.statistics, pending.package)
         if self._show is not None:
             self._show(result, pending.part.name)
 
@@ -207,6 +222,9 @@ class _Assembly:
             return None
         self._tick_at_s = now_s + _TICK_S
         self._serving.tick(now_s)
+        champion = self._follow_package()
+        if self._shadow is not None:
+            self._shadow.tick(now_s, champion)
         self._uploader.tick(now_s)
         changed = self._configuration.poll()
         if changed is not None:
@@ -214,6 +232,13 @@ class _Assembly:
         self._reporting.tick(now_s, self._configuration.fault)
         state = self._transport.state() if self._transport is not None else None
         return state.message if state is not None and state.fatal else None
+
+    def _follow_package(self) -> str | None:
+        """Count for the package that serves now, before any part that it judges is counted; returns its digest."""
+        served = self._serving.current()
+        digest = served.digest if served is not None else None
+        self._figures.begin(digest)
+        return digest
 
     def _take_up(self, settings: InspectorSettings, later: list[str]) -> None:
         """Follow changed settings where that is safe."""
@@ -283,6 +308,20 @@ def _wait_for_line(
         serving.tick(time.monotonic())
     served = serving.current()
     return settings.line or (served.contract.line if served is not None else None)
+
+
+def _open_shadow(settings: InspectorSettings, line: str, kept: Mapping[str, Any]) -> Shadow | None:
+    """What looks after challengers, where the settings name a place for them."""
+    if not settings.challenger:
+        return None
+    from edge.shadow.shadow import Shadow
+
+    return Shadow(Path(settings.challenger), line, settings.shadow, kept=kept)
+
+
+def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _limits(settings: InspectorSettings) -> Limits:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"  # 1.1: figures and shadow, for whoever watches a deployment
 MAX_MESSAGE_BYTES = 5000
 _MAX_TEXT = 300  # characters of a message
 _MAX_COMPONENTS = 12
+_WHOLE = ("serving", "deployed", "package", "champion", "state")  # names of values that mean nothing when cut
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Health:
         self._versions = {"python": platform.python_version(), **versions}
         self._components: dict[str, ComponentHealth] = {}
         self._package: dict[str, str | None] = {}
+        self._figures: Mapping[str, Any] | None = None
+        self._shadow: Mapping[str, Any] | None = None
         self._last_error: dict[str, Any] | None = None
         self._started_s: float | None = None
         self._stopped = False
@@ -70,6 +73,16 @@ class Health:
             "version": version,
             "self_test": _short(self_test),
         }
+
+    def set_figures(self, figures: Mapping[str, Any] | None, shadow: Mapping[str, Any] | None) -> None:
+        """Say how many verdicts the package gave that serves, and how a challenger does.
+
+        Args:
+            figures: of `edge.figures`; None: nothing serves.
+            shadow: of `edge.shadow`; None: this device is not set up for challengers.
+        """
+        self._figures = figures
+        self._shadow = None if shadow is None else {name: _cut(value, _MAX_TEXT) for name, value in shadow.items()}
 
     def set_version(self, name: str, version: str) -> None:
         """Say a version that was not known at the start, or that changed."""
@@ -110,6 +123,8 @@ class Health:
             "up_s": round(max(0.0, now_s - self._started_s)),
             "versions": self._versions,
             "package": self._package,
+            **({} if self._figures is None else {"figures": self._figures}),
+            **({} if self._shadow is None else {"shadow": self._shadow}),
             "last_error": self._last_error,
             "components": {
                 name: {"ok": state.ok, "message": state.message, "since": round(state.since_s, 3)}
@@ -119,8 +134,9 @@ class Health:
         for limit in (150, 70, 30, 15):  # text that JSON escapes takes more bytes than characters
             if len(dump_health(message)) <= MAX_MESSAGE_BYTES:
                 break
-            for name in ("versions", "package", "last_error", "components"):
-                message[name] = _cut(message[name], limit)
+            for name in ("versions", "package", "shadow", "last_error", "components"):
+                if name in message:
+                    message[name] = _cut(message[name], limit)
         return message
 
 
@@ -134,7 +150,7 @@ def _short(text: str) -> str:
 
 
 def _cut(value: Any, limit: int) -> Any:
-    """JSON values with every text cut to so many characters."""
+    """JSON values with every text cut to so many characters, but for digests."""
     if isinstance(value, Mapping):
-        return {name: _cut(entry, limit) for name, entry in value.items()}
+        return {name: entry if name in _WHOLE else _cut(entry, limit) for name, entry in value.items()}
     return value[: limit - 1] + "…" if isinstance(value, str) and len(value) > limit else value

@@ -64,6 +64,7 @@ class Pending:
     repeats: list[Part] = field(default_factory=list)  # the same part, offered again meanwhile
     ticket: Ticket | None = None  # None: no verdict yet, or its result could not be handed to the spool
     result: Result | None = None
+    package: str | None = None  # digest of what judged it
     statistics: ImageStatistics | None = None
 
 

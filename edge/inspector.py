@@ -56,6 +56,8 @@ class Inspector:
         workers: pictures judged at the same time.
         limits: deadline and bound.
         on_result: called in the loop's thread with every new result, in order.
+        on_judged: called in the pool's threads, one at a time, once the line and the spool have a part's result; with
+            whether its image is kept. Must return at once.
         on_turn: called in the loop's thread, many times a second, with time.monotonic(); returns why the program
             must end, or None.
         stopping: set it, or call `stop`, to end after the parts in hand.
@@ -75,6 +77,7 @@ class Inspector:
         limits: Limits | None = None,
         on_result: Callable[[Pending, Result], None] | None = None,
         on_turn: Callable[[float], str | None] | None = None,
+        on_judged: Callable[[Slot, Result, bool], None] | None = None,
         stopping: threading.Event | None = None,
     ) -> None:
         self.counts = Counts()
@@ -89,6 +92,7 @@ class Inspector:
         self._line = line
         self._on_result = on_result
         self._on_turn = on_turn
+        self._on_judged = on_judged
         self._clock = Clock()
         self._stopping = stopping or threading.Event()
         self._stuck_lock = threading.Lock()
@@ -189,6 +193,7 @@ class Inspector:
     def _deliver(self, slot: Slot) -> None:
         """Tell the line, keep the image, hand the result to the spool. Runs in the pool's threads, one at a time."""
         pending: Pending = slot.tag
+        image: KeptImage | None = None
         try:
             result = self._result(slot)
             self._guarded("output", lambda: self._outputs.signal(result))
@@ -199,8 +204,13 @@ class Inspector:
             pending.statistics = slot.judgement.statistics if slot.judgement is not None else None
             pending.ticket = self._store.put(result, image)
             pending.result = pending.ticket.result
+            pending.package = slot.served.digest if slot.served is not None else None
         except Exception as error:  # noqa: BLE001  this part has no stored result; the next ones will
             self._count_fault("store", error)
+        judged, on_judged = pending.result, self._on_judged
+        if judged is not None and on_judged is not None:
+            kept = image is not None
+            self._guarded("shadow", lambda: on_judged(slot, judged, kept))
         pending.part = _without_pixels(pending.part)
         self._given.append(pending)
 

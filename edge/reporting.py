@@ -7,15 +7,17 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge import __version__
 from edge.clock import Clock
 from edge.errors import EdgeError, OutputError, RefusedError, SourceError, SpoolError, TransportError
+from edge.figures import Figures
 from edge.health import Health, dump_health
 from edge.metrics import FOLDED_AT_ONCE, Around, Metrics, dump_metrics
 from edge.results import Result
 from edge.settings import InspectorSettings
+from edge.state_file import StateFile
 from edge.statistics import ImageStatistics
 from edge.vitals import read_vitals
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from edge.part import Source
     from edge.sender import Sender
     from edge.serving import Serving
+    from edge.shadow.shadow import Shadow
     from edge.spool.records import FoldedCounts, SpoolFigures
     from edge.spool.spool import Spool
     from edge.topics import Topics
@@ -54,6 +57,7 @@ class Parts:
     uploader: UploadSupervisor
     outputs: Outputs
     inspector: Inspector
+    shadow: Shadow | None = None
 
 
 class Reporting:
@@ -64,12 +68,24 @@ class Reporting:
         line: of this device.
         topics: where to.
         parts: what is reported on.
+        figures: of the package that serves.
+        kept: where figures are kept over a restart.
     """
 
-    def __init__(self, settings: InspectorSettings, line: str, topics: Topics, parts: Parts) -> None:
+    def __init__(
+        self,
+        settings: InspectorSettings,
+        line: str,
+        topics: Topics,
+        parts: Parts,
+        figures: Figures,
+        kept: StateFile,
+    ) -> None:
         self._settings = settings
         self._topics = topics
         self._parts = parts
+        self._figures = figures
+        self._kept = kept
         self._clock = Clock()
         self._health = Health(line, settings.thing, {"inspector": __version__})
         self._metrics = Metrics(line, settings.thing, settings.metrics)
@@ -78,6 +94,7 @@ class Reporting:
         self._metrics_at_s = now_s + settings.metrics_every_s
         self._restart_for: list[str] = []  # changed settings that are not taken up
         self._digest = ""
+        self._shadow_state = "none"
         self._faults = 0
         self._fault_at_s: float | None = None
         self._folded_offered = False
@@ -88,9 +105,16 @@ class Reporting:
         self._restart_for = sorted({*self._restart_for, *later})
         self._look_at_s = self._health_at_s = 0.0  # tell it at once
 
-    def record(self, result: Result, statistics: ImageStatistics | None) -> None:
-        """Count a part."""
+    def record(self, result: Result, statistics: ImageStatistics | None, package: str | None) -> None:
+        """Count a part.
+
+        Args:
+            result: of the part.
+            statistics: of the model's input.
+            package: digest of what judged it.
+        """
         self._metrics.record(result, statistics)
+        self._figures.count(package, result.verdict)
         if result.error is not None:
             self._health.note_error(result.error, result.detail or "", time.time())
 
@@ -121,6 +145,7 @@ class Reporting:
             self._health.stop()
         self._offer_metrics(self._parts.spool.figures())
         self._offer_health()
+        self._kept.close(self._to_keep())
 
     def _look(self, now_s: float, figures: SpoolFigures, settings_fault: str) -> bool:
         """Note how every component does; True when one became well or ill, or another package serves."""
@@ -134,6 +159,7 @@ class Reporting:
             self._health.set_version("runtime", served.runtime)
             self._metrics.use_model(served.contract.version, served.contract.drift_reference)
         changed |= self._set("model", serving.ok, serving.message)
+        changed |= self._look_at_shadow()
         source = parts.source.health()
         changed |= self._set("source", source.ok, source.message)
         changed |= self._set("spool", figures.state == "ok", figures.reason or figures.notice or _queue(figures))
@@ -146,6 +172,13 @@ class Reporting:
         changed |= self._look_at_program(now_s)
         restart = f"a restart takes up {', '.join(self._restart_for)}" if self._restart_for else "in effect"
         return self._set("settings", not settings_fault, settings_fault or restart) or changed
+
+    def _look_at_shadow(self) -> bool:
+        """A challenger changes nothing about how this device does; whoever sent it wants to hear at once."""
+        shadow = self._parts.shadow
+        before = self._shadow_state
+        self._shadow_state = "none" if shadow is None else shadow.state
+        return self._shadow_state != before
 
     def _look_at_output(self) -> bool:
         outputs = self._parts.outputs
@@ -175,10 +208,17 @@ class Reporting:
         return changed
 
     def _offer_health(self) -> None:
+        shadow = self._parts.shadow
+        self._health.set_figures(self._figures.message(), None if shadow is None else shadow.message())
+        self._kept.write(self._to_keep())
         if self._parts.sender is not None:
             self._parts.sender.offer(
                 self._topics.health, dump_health(self._health.message(time.time(), self._clock.synced()))
             )
+
+    def _to_keep(self) -> dict[str, Any]:
+        shadow = self._parts.shadow
+        return {"figures": self._figures.dump(), "shadow": None if shadow is None else shadow.dump()}
 
     def _offer_metrics(self, figures: SpoolFigures) -> None:
         sender, spool = self._parts.sender, self._parts.spool

@@ -21,6 +21,7 @@ from edge.errors import SettingsError
 from edge.line_output import OutputSettings
 from edge.metrics import MetricsSettings
 from edge.review import ReviewSettings
+from edge.shadow.settings import ShadowSettings
 from edge.sources.settings import SourceSettings
 from edge.spool.settings import SpoolSettings
 from edge.topics import LINE, ROOT, THING
@@ -36,6 +37,7 @@ class InspectorSettings:
     """Everything that can be set on a device."""
 
     model: str = ""  # folder of the model package, or the link that moves when another is deployed
+    challenger: str = ""  # likewise of a package that judges the same parts without deciding; may never appear
     state: str = ""  # folder of the inspector's own (spool, kept images, last good package); .lineside/inspector
     thing: str = ""  # name of this device; empty: the host's name
     line: str = ""  # line that packages must be for; empty: as the first package says
@@ -51,6 +53,7 @@ class InspectorSettings:
     source: SourceSettings = field(default_factory=SourceSettings)
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     review: ReviewSettings = field(default_factory=ReviewSettings)
+    shadow: ShadowSettings = field(default_factory=ShadowSettings)
     upload: UploadSettings = field(default_factory=UploadSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)

@@ -31,6 +31,7 @@ _FLAGS = {
     "cert": "mqtt.certificate",
     "key": "mqtt.key",
     "ca": "mqtt.ca",
+    "challenger": "challenger",
     "thing": "thing",
     "line": "line",
     "state": "state",
