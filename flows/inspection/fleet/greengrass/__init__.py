@@ -1,0 +1,1 @@
+"""A fleet of AWS IoT Greengrass v2 core devices."""
