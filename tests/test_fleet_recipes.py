@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 from ipc_double import IpcDouble
 from sending import TOPICS, until
+from tiny_wheels import tiny_wheels
 
 from edge.errors import NotAuthorizedError
 from edge.settings import read_settings
@@ -23,9 +24,12 @@ from edge.transports.nucleus import Nucleus
 from edge.transports.opening import open_transport
 from edge.transports.settings import FileSettings, MqttSettings
 from inspection.errors import RolloutError
+from inspection.fleet.components.runtime import build_runtime
+from inspection.fleet.components.targets import MACHINES, Target, this_architecture, this_python
 from inspection.fleet.recipe_checks import MAX_RECIPE_BYTES, recipe_faults
 from inspection.fleet.recipes import (
     SCRIPTS,
+    challenger_recipe,
     component_names,
     inspector_recipe,
     model_recipe,
@@ -34,6 +38,11 @@ from inspection.fleet.recipes import (
     script,
 )
 
+NO_NETWORK = {
+    "PIP_INDEX_URL": "http://127.0.0.1:1/",
+    "http_proxy": "http://127.0.0.1:1/",
+    "PATH": f"{Path(sys.executable).resolve().parent}:{os.environ['PATH']}",
+}
 SETTINGS = {"source": {"uri": "v4l2:/dev/video0"}, "deadline_ms": 500, "review": {"enabled": True}}
 
 
@@ -46,20 +55,24 @@ def model() -> dict[str, Any]:
     return model_recipe("3.0.1", "s3://artifacts-bucket/model.zip", "cookies", "Somebody")
 
 
+def challenger() -> dict[str, Any]:
+    return challenger_recipe("3.0.1", "s3://artifacts-bucket/model.zip", "cookies", "Somebody")
+
+
 def inspector(**changes: Any) -> dict[str, Any]:
     values = {
         "version": "1.0.0",
         "artifact": "s3://artifacts-bucket/a/inspector.zip",
         "line": "cookies",
         "publisher": "Somebody",
-        "runtime_versions": ">=1.2.0 <2.0.0",
+        "runtime_version": "1.2.0",
         "settings": {"source": {"uri": "v4l2:/dev/video0"}},
         **changes,
     }
     return inspector_recipe(**values)
 
 
-RECIPES = [runtime, model, inspector]
+RECIPES = [runtime, model, challenger, inspector]
 
 
 @pytest.mark.parametrize("make", RECIPES)
@@ -89,6 +102,8 @@ def _folded(value: Any) -> Any:
 def test_components_are_as_both_nuclei_need_them() -> None:
     assert "ComponentDependencies" not in runtime()
     assert "ComponentDependencies" not in model()
+    assert challenger()["ComponentName"] == component_names("cookies").challenger
+    assert challenger()["Manifests"] == model()["Manifests"]
     assert {entry["DependencyType"] for entry in inspector()["ComponentDependencies"].values()} == {"SOFT"}
     assert [manifest["Platform"]["architecture"] for manifest in runtime()["Manifests"]] == ["aarch64", "amd64"]
     for recipe in (runtime(), model()):
@@ -104,6 +119,8 @@ def test_the_inspector_reads_what_runtime_and_model_link() -> None:
     run = inspector()["Manifests"][0]["Lifecycle"]["run"]["Script"]
     assert f"{{kernel:rootPath}}/work/{names.runtime}/current" in run
     assert f"{{kernel:rootPath}}/work/{names.model}/current" in run
+    assert run.endswith(f" {{kernel:rootPath}}/work/{names.challenger}/current 1.2.0")
+    assert inspector()["ComponentDependencies"][names.runtime]["VersionRequirement"] == ">=1.2.0 <2.0.0"
     assert set(inspector()["ComponentDependencies"]) == {
         names.runtime,
         names.model,
@@ -224,7 +241,7 @@ def test_access_that_is_too_wide_or_misspelt_is_found(service: str, policy: dict
         {"artifact": "s3://artifacts-bucket/in spector.zip"},
         {"line": "cookies{x}"},
         {"publisher": "a\nb"},
-        {"runtime_versions": "$(id)"},
+        {"runtime_version": "$(id)"},
         {"settings": {"accessControl": {}}},
         {"settings": {"line": "aliens"}},
     ],
@@ -304,7 +321,16 @@ def test_the_inspector_waits_for_its_runtime_and_takes_its_place(tmp_path: Path)
     (artifact / "edge" / "__init__.py").touch()
     (artifact / "edge" / "__main__.py").write_text("import sys, os\nprint(os.getpid(), *sys.argv[1:])\nsys.exit(3)\n")
     process = subprocess.Popen(
-        ["sh", run, str(artifact), str(tmp_path / "current"), "model/current", str(work)],
+        [
+            "sh",
+            run,
+            str(artifact),
+            str(tmp_path / "current"),
+            "model/current",
+            str(work),
+            "challenger/current",
+            "1.0.0",
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -319,39 +345,83 @@ def test_the_inspector_waits_for_its_runtime_and_takes_its_place(tmp_path: Path)
     assert process.returncode == 3, "the nucleus must see why the inspector ended"
     pid, *arguments = rest.splitlines()[-1].split()
     assert int(pid) == process.pid, "the nucleus' signals must reach the inspector"
-    assert arguments == ["--sink", "greengrass", "--model", "model/current", "--state", f"{work}/state"]
-
-
-def _wheel(folder: Path, name: str, module: str) -> None:
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-        info = f"{name}-1.0.dist-info"
-        wheel.writestr(f"{module}/__init__.py", "")
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        wheel.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr(f"{info}/RECORD", "")
+    flags = {"--sink": "greengrass", "--model": "model/current", "--challenger": "challenger/current"}
+    flags["--state"] = f"{work}/state"
+    assert dict(zip(arguments[::2], arguments[1::2], strict=True)) == flags
 
 
 @pytest.mark.slow
 def test_the_runtime_is_installed_without_internet_and_keeps_the_one_before(tmp_path: Path) -> None:
-    artifact, work = tmp_path / "runtime", tmp_path / "work"
-    install = _lay("runtime", artifact)
-    (artifact / "wheels").mkdir()
+    artifact, work = _runtime_artifact(tmp_path), tmp_path / "work"
     work.mkdir()
-    for name, module in (("numpy", "numpy"), ("pillow", "PIL"), ("awsiotsdk", "awsiot")):
-        _wheel(artifact / "wheels", name, module)
-    (artifact / "requirements.txt").write_text("numpy==1.0\npillow==1.0\nawsiotsdk==1.0\n")
-    no_network = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "http_proxy": "http://127.0.0.1:1/"}
-    no_network["PATH"] = f"{Path(sys.executable).resolve().parent}:{os.environ['PATH']}"
     for older in ("0.8.0", "0.9.0"):
         (work / older / "bin").mkdir(parents=True)
         shutil.copy("/bin/true", work / older / "bin" / "python")
     (work / "current").symlink_to(work / "0.9.0")
-    done = _run(install, artifact, work, "1.0.0", **no_network)
+    done = _run(str(artifact / "install.sh"), artifact, work, "1.0.0", **NO_NETWORK)
     assert done.returncode == 0, done.stderr
     assert (work / "current").resolve() == work / "1.0.0"
     assert sorted(path.name for path in work.iterdir()) == ["0.9.0", "1.0.0", "current"], "0.9.0 may still be running"
-    (artifact / "wheels" / "numpy-1.0-py3-none-any.whl").unlink()
-    assert _run(install, artifact, work, "1.1.0", **no_network).returncode != 0
+    next((artifact / "wheels").glob("*/numpy-*.whl")).unlink()
+    done = _run(str(artifact / "install.sh"), artifact, work, "1.1.0", **NO_NETWORK)
+    assert done.returncode == 1
+    assert "event=runtime_refused" in done.stderr
     assert (work / "current").resolve() == work / "1.0.0", "what was current stays"
+    assert not (work / "1.1.0").exists(), "what is half made is of no use"
+
+
+def _runtime_artifact(folder: Path) -> Path:
+    """What a device unpacks of the runtime, with tiny wheels for this Python."""
+    target = Target(this_architecture(), this_python())
+    wheels = tiny_wheels(folder / "tiny", [target])
+    (archive,) = build_runtime([target], (), folder / "built", folder / "cache", str(wheels)).values()
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder / "runtime")
+    return folder / "runtime"
+
+
+def _refusal(artifact: Path, sets: dict[str, Any], machine: str = "") -> str:
+    document = {"machine": machine or MACHINES[this_architecture()], "sets": sets}
+    (artifact / "sets.json").write_text(json.dumps(document))
+    done = _run(str(artifact / "install.sh"), artifact, artifact / "work", "1.0.0", **NO_NETWORK)
+    assert done.returncode == 1
+    assert not (artifact / "work").exists()
+    return done.stderr
+
+
+def test_a_device_without_a_fitting_python_is_told_what_there_is(tmp_path: Path) -> None:
+    artifact = _runtime_artifact(tmp_path)
+    said = _refusal(artifact, {"cp32": {"glibc": None}, "cp33": {"glibc": None}})
+    assert "event=runtime_refused" in said
+    assert f"built are cp32, cp33 for {MACHINES[this_architecture()]}" in said
+    assert f"found CPython {this_python()}." in said
+    mine = "cp" + this_python().replace(".", "")
+    assert "want glibc 9.1 or newer, found 2." in _refusal(artifact, {mine: {"glibc": [9, 1]}})
+    assert "found one of 64 bits" in _refusal(artifact, {mine: {"glibc": None}}, "armv7l")
+
+
+def test_an_inspector_waits_for_its_runtime_and_not_for_an_older_one(tmp_path: Path) -> None:
+    text = script("inspector").replace("wait_for_version_s=300", "wait_for_version_s=4")
+    (tmp_path / "run.sh").write_text(text)
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge" / "__main__.py").write_text("import sys\nprint(sys.executable)\n")
+    (tmp_path / "work").mkdir()
+    link = tmp_path / "current"
+
+    def start(installed: str, want: str) -> str:
+        python = tmp_path / installed / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\necho "by {installed}"\n')
+        python.chmod(0o755)
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / installed)
+        done = _run(str(tmp_path / "run.sh"), tmp_path, link, "model", tmp_path / "work", "challenger", want)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith(f"by {installed}\n")
+        return done.stdout + done.stderr
+
+    assert "waiting" not in start("1.10.0", "1.9.0")
+    assert "waiting" not in start("2.0.0", "2.0.0")
+    said = start("1.9.0", "1.10.0")
+    assert "event=waiting_for_runtime" in said
+    assert "event=runtime_is_old" in said, "the line must run, also when the new runtime could not be installed"

@@ -16,6 +16,8 @@ from inspection.fleet.recipe_checks import recipe_faults
 TEMPLATES = Path(edge.__file__).parent / "recipes"
 SCRIPTS = {"runtime": "install.sh", "model": "verify.sh", "inspector": "run.sh"}
 """What the script of each component is called inside its artifact."""
+CHOOSE = "choose.py"
+"""What the runtime's choice among its sets of wheels is called inside its artifact."""
 
 _PLACEHOLDER = re.compile(r"@[A-Z_]+@")
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?")
@@ -32,11 +34,14 @@ class ComponentNames:
     runtime: str
     model: str
     inspector: str
+    challenger: str
 
 
 def component_names(line: str, prefix: str = "lineside") -> ComponentNames:
     """The names of a line's components; the runtime is shared by all lines."""
-    return ComponentNames(f"{prefix}.Runtime", f"{prefix}.Model.{line}", f"{prefix}.Inspector.{line}")
+    return ComponentNames(
+        f"{prefix}.Runtime", f"{prefix}.Model.{line}", f"{prefix}.Inspector.{line}", f"{prefix}.Challenger.{line}"
+    )
 
 
 def runtime_recipe(version: str, artifacts: dict[str, str], publisher: str, prefix: str = "lineside") -> dict[str, Any]:
@@ -80,12 +85,28 @@ def model_recipe(version: str, artifact: str, line: str, publisher: str, prefix:
     return _checked(_fill("model", version, artifact, {"PUBLISHER": publisher}, line, prefix))
 
 
+def challenger_recipe(
+    version: str, artifact: str, line: str, publisher: str, prefix: str = "lineside"
+) -> dict[str, Any]:
+    """The recipe of a model package that the inspector judges by beside the one that decides.
+
+    It is that of the model under another name.
+
+    Raises:
+        RolloutError: a value that recipes cannot carry.
+    """
+    recipe = _fill("model", version, artifact, {"PUBLISHER": publisher}, line, prefix)
+    recipe["ComponentName"] = component_names(line, prefix).challenger
+    recipe["ComponentDescription"] = f"Model package of the line {line} that is compared with the one that decides"
+    return _checked(recipe)
+
+
 def inspector_recipe(
     version: str,
     artifact: str,
     line: str,
     publisher: str,
-    runtime_versions: str,
+    runtime_version: str,
     settings: dict[str, Any],
     topic_root: str = "lineside",
     prefix: str = "lineside",
@@ -97,7 +118,7 @@ def inspector_recipe(
         artifact: URI of the .zip.
         line: name of the line.
         publisher: who makes the component.
-        runtime_versions: which versions of the runtime it works with, for example `>=1.0.0 <2.0.0`.
+        runtime_version: of the runtime that it is deployed with; a later minor will do, too.
         settings: of the inspector, see `edge.settings`; they become its default configuration. The line, the topic
             root and the access control are not among them.
         topic_root: first levels of every topic.
@@ -109,10 +130,18 @@ def inspector_recipe(
     reserved = sorted({"line", "topic_root", "accessControl"} & set(settings))
     if reserved:
         raise RolloutError(f"settings: want none of {', '.join(reserved)}, which come from the line itself")
-    values = {"PUBLISHER": publisher, "ROOT": topic_root, "RUNTIME_VERSIONS": runtime_versions}
+    match = _VERSION.fullmatch(runtime_version)
+    if match is None:
+        raise RolloutError(f"runtime_version: want major.minor.patch, found {runtime_version!r}")
+    values = {
+        "PUBLISHER": publisher,
+        "ROOT": topic_root,
+        "RUNTIME_VERSION": runtime_version,
+        "RUNTIME_VERSIONS": f">={runtime_version} <{int(match[1]) + 1}.0.0",
+    }
     recipe = _fill("inspector", version, artifact, values, line, prefix)
-    # Text only: numbers come back as floats from some nuclei. The inspector coerces.
-    recipe["ComponentConfiguration"]["DefaultConfiguration"].update(_as_text(settings))
+    # Text only; the inspector coerces.
+    recipe["ComponentConfiguration"]["DefaultConfiguration"].update(as_text(settings))
     return _checked(recipe)
 
 
@@ -143,6 +172,11 @@ def script(component: str) -> str:
     return (TEMPLATES / f"{component}-{SCRIPTS[component]}").read_text(encoding="utf-8")
 
 
+def choose_script() -> str:
+    """What goes into the runtime's artifact as `CHOOSE`."""
+    return (TEMPLATES / f"runtime-{CHOOSE}").read_text(encoding="utf-8")
+
+
 def _fill(template: str, version: str, artifact: str, values: dict[str, str], line: str, prefix: str) -> dict[str, Any]:
     match = _ARTIFACT.fullmatch(artifact)
     if match is None:
@@ -155,6 +189,7 @@ def _fill(template: str, version: str, artifact: str, values: dict[str, str], li
         "RUNTIME": names.runtime,
         "MODEL": names.model,
         "INSPECTOR": names.inspector,
+        "CHALLENGER": names.challenger,
         "LINE": line,
         "VERSION": version,
         "ARTIFACT": artifact,
@@ -178,11 +213,12 @@ def _replace(value: Any, values: dict[str, str]) -> Any:
     return value
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
+    """Settings as a recipe carries them: numbers, which come back as floats from some nuclei, as text."""
     if isinstance(value, dict):
-        return {key: _as_text(item) for key, item in value.items()}
+        return {key: as_text(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_text(item) for item in value]
+        return [as_text(item) for item in value]
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,0 +1,1 @@
+"""What is published for devices: Python packages, the inspector, models."""
