@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -23,29 +24,39 @@ from inspection.export.archive import archive_package
 from inspection.registry.interface import PackageReference, Registry
 from inspection.registry.local import LocalRegistry
 from inspection.registry.opening import open_registry
-from inspection.settings import LineSettings, Settings
+from inspection.settings import LineSettings, RegistrySettings, Settings
 from inspection.storage import open_storage
 
 pytest_plugins = ["s3_server"]
 WRITERS = 6
+IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/lineside:1"
+COUNTER = itertools.count()  # a group of SageMaker for each test
 
 
 @dataclass
 class Backend:
-    """A fresh registry and the root under which other processes find the same one."""
+    """A fresh registry, how to open it again, and the root under which other processes find the same one."""
 
-    registry: Registry
+    open: Callable[[], Registry]
     root: str
 
+    def __post_init__(self) -> None:
+        self.registry = self.open()
 
-@pytest.fixture(params=["folder", "s3"])
+
+@pytest.fixture(params=["folder", "s3", "sagemaker"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     if request.param == "folder":
         root = str(tmp_path / "storage")
     else:
         root = f"s3://{request.getfixturevalue('s3')}/{tmp_path.name}"
         monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where local copies of objects go
-    return Backend(LocalRegistry(open_storage(root)), root)
+    if request.param == "sagemaker":
+        from inspection.registry.sagemaker import SageMakerRegistry
+
+        settings = RegistrySettings(backend="sagemaker", prefix=f"test{next(COUNTER)}", container_image=IMAGE)
+        return Backend(lambda: SageMakerRegistry(open_storage(root), settings), root)
+    return Backend(lambda: LocalRegistry(open_storage(root)), root)
 
 
 @pytest.fixture
@@ -82,7 +93,7 @@ def run_writers(backend: Backend, folder: Path, action: str) -> list[str]:
     folder.mkdir()
     with ThreadPoolExecutor(WRITERS) as pool:
         if backend.root.startswith("s3://"):
-            registries = [LocalRegistry(open_storage(backend.root)) for _ in range(WRITERS)]
+            registries = [backend.open() for _ in range(WRITERS)]
             futures = [pool.submit(write, registry, folder, action, me) for me, registry in enumerate(registries)]
         else:
             command = [sys.executable, registry_writer.__file__, backend.root, str(folder), action]
@@ -430,7 +441,7 @@ class TestDocuments:
         registry = LocalRegistry(open_storage(root))
         registry.register(package())
         registry.approve("bottles", 1, "anna", "good")
-        return Backend(registry, root)
+        return Backend(lambda: registry, root)
 
     @pytest.mark.parametrize("key", [ENTRY, EVENT])
     def test_a_newer_minor_version_with_unknown_fields_is_read(self, backend, key):

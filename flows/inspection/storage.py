@@ -78,11 +78,12 @@ class Storage(Protocol):
         """Space that is left; None where there is no end to it."""
 
 
-def open_storage(root: str) -> Storage:
+def open_storage(root: str, kms_key: str = "") -> Storage:
     """Open a storage root.
 
     Args:
         root: a folder (made if missing) or `s3://bucket/prefix`.
+        kms_key: key (id, alias or ARN) that encrypts what is written to S3; "" = the bucket's default.
 
     Raises:
         StorageError: the root is neither, or the folder cannot be made.
@@ -90,7 +91,7 @@ def open_storage(root: str) -> Storage:
     if root.startswith("s3://"):
         from inspection.storage_s3 import S3Storage  # boto3 takes a while to import
 
-        return S3Storage(root)
+        return S3Storage(root, kms_key=kms_key)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", root):
         raise StorageError(f"storage {root!r}: want a folder or s3://bucket/prefix; see [line] storage")
     return LocalStorage(root)

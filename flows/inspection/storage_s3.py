@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import boto3
 from boto3.exceptions import Boto3Error, S3UploadFailedError
@@ -25,9 +26,15 @@ from inspection.errors import StorageError
 from inspection.storage import Data, ObjectExistsError, check_key
 
 _MISSING = {"404", "NoSuchKey"}
-_DENIED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_DENIED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _TAKEN = {"412", "PreconditionFailed"}
 _BUSY = {"409", "ConditionalRequestConflict"}  # another conditional write of the same key is under way
+
+
+class _Encryption(TypedDict, total=False):
+    ServerSideEncryption: Literal["aws:kms"]
+    SSEKMSKeyId: str
 
 
 class S3Storage:
@@ -37,14 +44,16 @@ class S3Storage:
         root: `s3://bucket` or `s3://bucket/prefix`.
         copies: local folder for `local_copy`; default `~/.cache/lineside`. Copies are named by the object's content
             tag, so that a replaced object is fetched again.
+        kms_key: key (id, alias or ARN) that encrypts what is written (SSE-KMS); "" = the bucket's default.
     """
 
-    def __init__(self, root: str, copies: Path | None = None) -> None:
+    def __init__(self, root: str, copies: Path | None = None, kms_key: str = "") -> None:
         match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*?))?/*", root)
         if match is None:
             raise StorageError(f"storage {root!r}: want s3://bucket or s3://bucket/prefix")
         self._bucket, self._prefix = match[1], f"{check_key(match[2])}/" if match[2] else ""
         self.root = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+        self._encryption: _Encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
         place = hashlib.sha256(self.root.encode()).hexdigest()[:16]
         self._copies = (copies or Path.home() / ".cache" / "lineside") / place
         with self._explained("opening it"):
@@ -64,14 +73,16 @@ class S3Storage:
     def write(self, key: str, data: Data) -> None:
         """Write the object, replacing what was there in one step."""
         with self._explained(f"writing {len(data):,} bytes to {key}"):
-            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=bytes(data))
+            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=bytes(data), **self._encryption)
 
     def create(self, key: str, data: Data) -> None:
         """Write the object if it is not there; of several writers at once exactly one succeeds."""
         with self._explained(f"creating {key}"):
             while True:
                 try:
-                    self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=bytes(data), IfNoneMatch="*")
+                    self._client.put_object(
+                        Bucket=self._bucket, Key=self._key(key), Body=bytes(data), IfNoneMatch="*", **self._encryption
+                    )
                     return
                 except ClientError as error:
                     code = _code(error)
@@ -85,7 +96,7 @@ class S3Storage:
     def upload(self, path: Path, key: str) -> None:
         """Write a local file's content as the object, in parts if it is large."""
         with self._explained(f"uploading {path} to {key}"):
-            self._client.upload_file(str(path), self._bucket, self._key(key))
+            self._client.upload_file(str(path), self._bucket, self._key(key), ExtraArgs=dict(self._encryption))
 
     def local_copy(self, key: str) -> Path:
         """A local file with the object's content; fetched once."""
@@ -171,8 +182,14 @@ class S3Storage:
             return f"the bucket {self._bucket!r} does not exist; create it or correct [line] storage"
         if code in _MISSING:
             return "there is no such object"
+        if code in _EXPIRED:
+            return f"the AWS credentials have expired ({code}); sign in again, for instance with `aws sso login`"
         if code in _DENIED:
-            return f"access denied ({code}); these credentials need s3:GetObject, s3:PutObject and s3:ListBucket here"
+            advice = f"access denied ({code}); these credentials need s3:GetObject, s3:PutObject and s3:ListBucket here"
+            key = self._encryption.get("SSEKMSKeyId")
+            return f"{advice}, and kms:GenerateDataKey and kms:Decrypt for the key {key}" if key else advice
+        if code.startswith("KMS."):
+            return f"{code}: {error.response['Error'].get('Message', '')}; check [registry] kms_key"
         return f"{code}: {error.response['Error'].get('Message', '')}"
 
 

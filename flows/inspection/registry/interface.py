@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from inspection.errors import RegistryError
 from inspection.settings_faults import LINE_NAME
+from inspection.storage import Storage
 
 Status = Literal["pending", "approved", "rejected", "rolled-back"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -48,6 +49,7 @@ class PackageReference:
     commit: str = ""  # of the code, hex; "" = the code was no git checkout
     card: str = ""  # pathspec of the step whose card reports the model
     tags: Mapping[str, str] = field(default_factory=dict)  # for people: backbone, recipe, artifact kind, …
+    card_html: bytes | None = None  # that card itself, kept beside the archive; None = it could not be had
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Registry(Protocol):
 
     Every method raises `RegistryError` for a line or version that does not exist or an entry that cannot be read.
     """
+
+    storage: Storage  # where the archives are
 
     def register(self, package: PackageReference) -> ModelVersion:
         """Store the archive and make a pending version of it, or return the version that this archive has already."""

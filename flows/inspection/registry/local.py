@@ -1,6 +1,7 @@
 """The registry on this machine or in a bucket: plain objects under the line's storage root.
 
     packages/<sha256>.zip                          the archive, named by its content
+    packages/<sha256>.html                         the card that reports its model, when it could be had
     registry/<line>/000001.json                    entry of version 1, written once
     registry/<line>/000001/events/0001.json        first decision on it, written once
 
@@ -31,6 +32,8 @@ from inspection.registry.interface import (
 )
 from inspection.registry.objects import (
     READERS,
+    archive_key,
+    card_key,
     entry_key,
     event_key,
     list_lines,
@@ -87,15 +90,15 @@ class LocalRegistry:
 
     def approve(self, line: str, version: int, by: str, why: str) -> ModelVersion:
         """Let a version be deployed."""
-        return self._change(line, version, "approved", by, why)
+        return self.record(line, version, "approved", by, why)
 
     def reject(self, line: str, version: int, by: str, why: str) -> ModelVersion:
         """Refuse a pending version."""
-        return self._change(line, version, "rejected", by, why)
+        return self.record(line, version, "rejected", by, why)
 
     def roll_back(self, line: str, version: int, by: str, why: str) -> ModelVersion:
         """Withdraw an approved version."""
-        return self._change(line, version, "rolled-back", by, why)
+        return self.record(line, version, "rolled-back", by, why)
 
     def get(self, line: str, version: int) -> ModelVersion:
         """One version."""
@@ -163,14 +166,29 @@ class LocalRegistry:
         """What a version was made from."""
         return self.get(line, version).lineage
 
-    def _change(self, line: str, version: int, status: Status, by: str, why: str) -> ModelVersion:
+    def record(
+        self, line: str, version: int, status: Status, by: str, why: str, at: datetime | None = None
+    ) -> ModelVersion:
+        """Write a decision into the history, unless this very decision is its last one.
+
+        Args:
+            line: name of the line.
+            version: its number.
+            status: after the decision.
+            by: who decides.
+            why: the reason.
+            at: when it was decided, UTC; None = now.
+
+        Raises:
+            RegistryError: the version may not change so.
+        """
         check_person(by, why)
         for _ in range(ATTEMPTS):
             current = self.get(line, version)
             if is_retry(current, status, by, why):
                 return current
             check_transition(current, status)
-            event = dump_event(StatusChange(status, by, why, datetime.now(UTC)))
+            event = dump_event(StatusChange(status, by, why, at or datetime.now(UTC)))
             try:
                 self.storage.create(event_key(line, version, len(current.history) + 1), event)
             except ObjectExistsError:
@@ -183,8 +201,10 @@ class LocalRegistry:
         )
 
     def _store_archive(self, package: PackageReference) -> str:
-        """Put the archive in its place; one that is there already is kept unless its content is damaged."""
-        key = f"packages/{package.archive_sha256}.zip"
+        """Put the archive and its card in their places; an archive that is there is kept unless it is damaged."""
+        key = archive_key(package.archive_sha256)
+        if package.card_html is not None:
+            self.storage.write(card_key(package.archive_sha256), package.card_html)
         if self.storage.exists(key):
             found = file_sha256(self.storage.local_copy(key))
             if found == package.archive_sha256:

@@ -26,6 +26,16 @@ def event_key(line: str, version: int, number: int) -> str:
     return f"registry/{line}/{version:06d}/events/{number:04d}.json"
 
 
+def archive_key(sha256: str) -> str:
+    """Where an archive is."""
+    return f"packages/{sha256}.zip"
+
+
+def card_key(sha256: str) -> str:
+    """Where the card is that reports the model in an archive."""
+    return f"packages/{sha256}.html"
+
+
 def list_lines(storage: Storage) -> tuple[str, ...]:
     """Names of the lines that have entries, sorted."""
     matches = (re.fullmatch(r"registry/([^/]+)/\d{6,}\.json", key) for key in storage.list("registry/"))

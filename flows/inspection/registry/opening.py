@@ -12,7 +12,7 @@ def open_registry(settings: Settings) -> Registry:
     Raises:
         RegistryError: it cannot be reached.
     """
-    storage = open_storage(settings.storage_root)
+    storage = open_storage(settings.storage_root, settings.registry.kms_key)
     if settings.registry.backend == "sagemaker":
         from inspection.registry.sagemaker import SageMakerRegistry
 
