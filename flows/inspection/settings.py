@@ -213,6 +213,9 @@ class FleetSettings:
         default_factory=list
     )  # of the devices; [] = local: this one; greengrass: 3.11 (Debian 12) and 3.13 (Debian 13)
     wheels: str = ""  # folder of wheels to build the runtime from; "" = fetched from the package index, kept in a cache
+    runtime_extras: list[Literal["camera", "gpio", "upload"]] = field(
+        default_factory=list
+    )  # Python packages of the runtime besides those that [fleet.inspector] needs, for devices that are set otherwise
     canary_group: Text = "canary"  # thing group that gets a model first
     wave_groups: list[Text] = field(default_factory=lambda: ["fleet"])  # thing groups after it, one after the other
     comparison: Literal["shadow", "live", "none"] = "shadow"  # how a challenger is compared on the canaries

@@ -67,7 +67,7 @@ def build_components(
     """
     fleet, line = settings.fleet, settings.line.name
     configuration = inspector_configuration(settings)  # first: a slip in the settings need not wait for the wheels
-    extras = needed_extras(configuration)
+    extras = needed_extras(settings)
     with disk_errors(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
     names = component_names(line, fleet.component_prefix)

@@ -1,7 +1,6 @@
 """The inspector's settings on devices: what a line's settings say, and what follows from the rest of them."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 from edge.errors import SettingsError as DeviceSettingsError
@@ -12,14 +11,13 @@ from inspection.settings import Settings
 
 FROM_THE_LINE = ("line", "topic_root", "accessControl")
 FROM_THE_RECIPE = ("model", "state", "sink", "challenger", "thing")
-LOCAL_SOURCE = "folder:inbox"
-"""Of devices on this machine: a folder in the inspector's work folder."""
 
 
 def inspector_configuration(settings: Settings) -> dict[str, Any]:
-    """The default configuration of the inspector's component, as a device reads it.
+    """The default configuration of the inspector's component, as its recipe carries it.
 
-    Kept images go to the line's storage unless `[fleet.inspector]` says where.
+    Kept images go to the line's bucket unless `[fleet.inspector]` says where. Devices on this machine are told by
+    their own settings where their pictures come from and go to, where nothing here says otherwise.
 
     Raises:
         RolloutError: a name that the inspector does not know or that is not for settings, a value out of range.
@@ -28,13 +26,13 @@ def inspector_configuration(settings: Settings) -> dict[str, Any]:
     for names, why in ((FROM_THE_LINE, "come from [line]"), (FROM_THE_RECIPE, "are given by the component itself")):
         if reserved := sorted(set(names) & set(given)):
             raise RolloutError(f"[fleet.inspector]: want none of {', '.join(reserved)}, which {why}")
-    configuration: dict[str, Any] = {"upload": {"to": settings.storage_root}}
-    if settings.storage_root.startswith("s3://") and settings.fleet.region:
-        configuration["upload"]["region"] = settings.fleet.region
+    _check(settings)
     if settings.fleet.backend == "local":
-        configuration["source"] = {"uri": LOCAL_SOURCE}
+        return copy.deepcopy(given)
+    configuration: dict[str, Any] = {"upload": {"to": settings.storage_root}}
+    if settings.fleet.region:
+        configuration["upload"]["region"] = settings.fleet.region
     merge(configuration, copy.deepcopy(given))
-    _check(settings, configuration)
     return configuration
 
 
@@ -43,25 +41,35 @@ def group_configuration(group: str) -> dict[str, Any]:
     return {"metrics": {"group": group}}
 
 
-def needed_extras(configuration: Mapping[str, Any]) -> tuple[str, ...]:
-    """Packages that an inspector with this configuration needs besides the usual ones; names of `locks.EXTRAS`."""
+def needed_extras(settings: Settings) -> tuple[str, ...]:
+    """Packages that the inspector needs on these devices besides the usual ones; names of `locks.EXTRAS`."""
+    configuration = _whole(settings)
     source, output = configuration.get("source", {}), configuration.get("output", {})
     scheme = str(source.get("uri", "")).partition(":")[0]
-    extras = set()
+    extras = set(settings.fleet.runtime_extras)
     if scheme in ("v4l2", "rtsp", "rtsps", "http", "https"):
         extras.add("camera")
     if source.get("trigger", {}).get("kind") == "gpio" or output.get("gpio_chip"):
         extras.add("gpio")
-    if str(configuration.get("upload", {}).get("to", "")).startswith("s3://"):
+    if str(configuration["upload"]["to"]).startswith("s3://"):
         extras.add("upload")
     return tuple(sorted(extras))
 
 
-def _check(settings: Settings, configuration: Mapping[str, Any]) -> None:
+def _whole(settings: Settings) -> dict[str, Any]:
+    """The configuration with what a device on this machine adds."""
+    configuration: dict[str, Any] = {"upload": {"to": settings.storage_root}}
+    if settings.fleet.backend == "local":
+        configuration["source"] = {"uri": "folder:inbox"}
+    merge(configuration, copy.deepcopy(settings.fleet.inspector))
+    return configuration
+
+
+def _check(settings: Settings) -> None:
     """Read it as the device will, so that a slip of the pen fails here and not on the line."""
     device = {"model": "/model", "state": "/state", "sink": "greengrass", "thing": "device"}
     line = {"line": settings.line.name, "topic_root": settings.line.topic_root}
     try:
-        read_settings(as_text(configuration), line, device)
+        read_settings(as_text(_whole(settings)), line, device)
     except DeviceSettingsError as error:
         raise RolloutError(f"[fleet.inspector]: {error}\nsee docs/inspector.md for every setting") from error
