@@ -148,7 +148,8 @@ class _Assembly:
         kept = StateFile(Path(settings.state) / "figures.json")
         before = kept.read()
         self._figures = Figures(_table(before, "figures"))
-        self._shadow = _open_shadow(settings, line, _table(before, "shadow"))
+        review = ReviewPolicy(settings.review)
+        self._shadow = _open_shadow(settings, line, review, self._spool, _table(before, "shadow"))
         if self._shadow is not None:
             stack.callback(self._shadow.close)
         self._follow_package()
@@ -158,7 +159,7 @@ class _Assembly:
             serving,
             self._spool,
             self._outputs,
-            ReviewPolicy(settings.review),
+            review,
             StuckCamera(settings.review, 0 if settings.source.is_folder else USUALLY_STUCK_AFTER),
             settings.thing,
             line,
@@ -310,13 +311,17 @@ def _wait_for_line(
     return settings.line or (served.contract.line if served is not None else None)
 
 
-def _open_shadow(settings: InspectorSettings, line: str, kept: Mapping[str, Any]) -> Shadow | None:
+def _open_shadow(
+    settings: InspectorSettings, line: str, review: ReviewPolicy, spool: Spool, kept: Mapping[str, Any]
+) -> Shadow | None:
     """What looks after challengers, where the settings name a place for them."""
     if not settings.challenger:
         return None
+    from edge.shadow.disagreements import Disagreements
     from edge.shadow.shadow import Shadow
 
-    return Shadow(Path(settings.challenger), line, settings.shadow, kept=kept)
+    keep = Disagreements(settings.shadow, review, spool).keep
+    return Shadow(Path(settings.challenger), line, settings.shadow, keep, kept)
 
 
 def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:

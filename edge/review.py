@@ -95,23 +95,29 @@ class ReviewPolicy:
             part: with the file as captured, or the raw frame.
             now_s: `time.monotonic()`; caps count with it.
         """
-        suffix = _suffix(part)
-        selection = self._selector.select(
-            result.verdict, result.label, suffix is not None and result.error != STUCK, now_s
-        )
-        if selection is None:
+        there = _suffix(part) is not None and result.error != STUCK
+        selection = self._selector.select(result.verdict, result.label, there, now_s)
+        picture = self.picture(part) if selection is not None else None
+        if selection is None or picture is None:
             return None
-        if part.data is not None:
-            data, suffix = part.data, suffix or ""
-        else:
-            data, suffix = self._encode(part)
+        data, suffix = picture
         facts = ImageFacts(hashlib.sha256(data).hexdigest(), suffix, as_captured=part.data is not None)
         fields = sidecar_fields(Sidecar(result, facts, selection))
         return KeptImage(data, suffix, selection.reason, selection.probability, fields)
 
+    def picture(self, part: Part) -> tuple[bytes, str] | None:
+        """The part's image as it is kept: the file as captured or the encoded frame, and its suffix.
+
+        None when there is nothing that a person can look at. May be called from any thread.
+        """
+        suffix = _suffix(part)
+        if suffix is None:
+            return None
+        return (part.data, suffix) if part.data is not None else self._encode(part)
+
     def _encode(self, part: Part) -> tuple[bytes, str]:
         """The raw frame as a file, and its suffix."""
-        assert part.frame is not None  # select() was told that there is a picture
+        assert part.frame is not None
         stream = io.BytesIO()
         image = Image.fromarray(part.frame)
         if self._settings.frame_format == "png":

@@ -15,22 +15,23 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edge.errors import ResultError, SidecarError
 from edge.results import Result, dump_result, parse_result
 from edge.spool.images import Reason
 
-SCHEMA = "1.0"
-KNOWN_REQUIREMENTS: frozenset[str] = frozenset()
+SCHEMA = "1.1"  # 1.1: the reason and the table `shadow`
+SHADOW = "shadow"  # required to read an image with that reason: it is no sample of the line's parts
+KNOWN_REQUIREMENTS: frozenset[str] = frozenset({SHADOW})
 
 
 @dataclass(frozen=True)
 class Selection:
     """Why an image was kept, and with what probability a part like it is."""
 
-    reason: Reason  # its verdict, or audit: of the random share of the passes
-    probability: float  # of being kept, given all that happened before this part: (0, 1]
+    reason: Reason  # its verdict; audit: of the random share of the passes; shadow: a challenger disagreed
+    probability: float  # of being kept, given all that happened before this part: (0, 1]; shadow: and the disagreement
     audit_share: float  # of the passes, drawn before caps: [0, 1]
     stratum: str  # verdict/label/reason, as the counts of dropped images name it
 
@@ -46,24 +47,47 @@ class ImageFacts:
 
 
 @dataclass(frozen=True)
+class ShadowVerdict:
+    """What a challenger said of the part, against the result's verdict."""
+
+    package: str  # version of the challenger's package
+    digest: str  # of its contract: sha256, hex
+    champion: str  # of the contract of the package that decided
+    verdict: Literal["pass", "fail", "review", "error"]
+    action: Literal["accept", "reject", "review"]  # what the line's outlet would have done
+    probability: float  # of being drawn among parts on which these two disagree in this way: (0, 1]
+    score: float | None = None  # logit
+    label: str | None = None
+    error: str | None = None  # code, of an error
+
+
+@dataclass(frozen=True)
 class Sidecar:
     """A kept image, the result of its inspection, and why it was kept."""
 
     result: Result
     image: ImageFacts
     selection: Selection
+    shadow: ShadowVerdict | None = None  # None: no challenger, or it agreed, or the part was not drawn
 
 
 def sidecar_fields(sidecar: Sidecar) -> dict[str, Any]:
     """The sidecar as JSON values."""
+    shadow = {} if sidecar.shadow is None else {"shadow": shadow_fields(sidecar.shadow)}
     return {
         "schema": SCHEMA,
-        "requires": [],
+        "requires": [SHADOW] if sidecar.selection.reason == SHADOW else [],
         "id": sidecar.result.id,
         "result": json.loads(dump_result(sidecar.result)),
         "image": asdict(sidecar.image),
         "selection": asdict(sidecar.selection),
+        **shadow,
     }
+
+
+def shadow_fields(shadow: ShadowVerdict) -> dict[str, Any]:
+    """What a challenger said, as JSON values; what is not known is left out."""
+    return {name: value for name, value in asdict(shadow).items() if value is not None}
 
 
 def dump_sidecar(sidecar: Sidecar) -> str:
@@ -115,7 +139,16 @@ def read_sidecar(document: Mapping[str, Any], where: str = "sidecar") -> Sidecar
         )
     if not 0 <= selection.audit_share <= 1:
         raise SidecarError(f"{where}: selection.audit_share: want 0 to 1, found {selection.audit_share}")
-    return Sidecar(result, image, selection)
+    return Sidecar(result, image, selection, _read_shadow(document.get("shadow"), f"{where}: shadow"))
+
+
+def _read_shadow(value: Any, where: str) -> ShadowVerdict | None:
+    if value is None:
+        return None
+    shadow: ShadowVerdict = _read(ShadowVerdict, value, where)
+    if not 0 < shadow.probability <= 1:
+        raise SidecarError(f"{where}.probability: want above 0 and up to 1, found {shadow.probability}")
+    return shadow
 
 
 def _check_schema(document: Mapping[str, Any], where: str) -> None:
@@ -148,6 +181,7 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, str) or value not in typing.get_args(kind):
             raise SidecarError(f"{where}: want one of {list(typing.get_args(kind))}, found {value!r}")
         return value
+    kind = next((each for each in typing.get_args(kind) if each is not type(None)), kind)  # of an optional one
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise SidecarError(f"{where}: want {kind.__name__}, found {value!r}")

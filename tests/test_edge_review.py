@@ -353,7 +353,7 @@ def test_a_sidecar_of_a_newer_minor_is_read_and_what_is_unknown_left_out() -> No
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("schema", "2.0", "schema 2.0 has another major version than 1.0; update"),
+        ("schema", "2.0", "schema 2.0 has another major version than 1.1; update"),
         ("schema", 1, r"schema: want major\.minor"),
         ("requires", ["polygons"], "requires .*polygons.*which this program does not know"),
         ("requires", "polygons", "requires polygons, which"),

@@ -2,7 +2,7 @@
 
 1. results that were sent or evicted before, down to the newest thousand: they serve only to know their source keys
 2. pass results: folded into counts by hour, model and operating point
-3. images of the random audit
+3. images of a shadow run and of the random audit
 4. images of reviews and errors
 5. images of fails
 6. review and error results
@@ -58,7 +58,7 @@ def make_room(store: Store) -> bool:
         return True
     return (
         _evict_results(store, PASSES)
-        or _evict_images(store, "reason = 'audit'")
+        or _evict_images(store, "reason IN ('shadow', 'audit')")
         or _evict_images(store, "reason IN ('review', 'error')")
         or _evict_images(store, "1")
         or _evict_results(store, "verdict IN ('review', 'error')")

@@ -21,7 +21,7 @@ from edge.spool.schema import FILE, check_version, connect
 FOLDER = "images"
 SENT_SUFFIX = ".sent"
 
-Reason = Literal["review", "fail", "error", "audit"]
+Reason = Literal["review", "fail", "error", "audit", "shadow"]
 
 
 @dataclass(frozen=True)

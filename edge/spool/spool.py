@@ -15,10 +15,10 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edge.errors import ResultError, SpoolError
 from edge.results import Result, canonical_key, dump_result, parse_result
@@ -32,6 +32,7 @@ from edge.spool.waiting import OVERHEAD_BYTES
 from edge.spool.writer import Writer
 
 MARKS_LIMIT = 20_000
+ADDITIONS_LIMIT = 1000  # to sidecars, while the disk refuses them
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,44 @@ class Spool:
                 writer.work.notify()
         return self._ticket(entry)
 
+    def add_image(self, result: Result, image: KeptImage) -> None:
+        """Keep the image of a result that was put without one, as if it had been put with it; never waits for the disk.
+
+        Args:
+            result: as its ticket has it.
+            image: as in `put`.
+
+        Raises:
+            SpoolError: the spool is closed, or the image's suffix or sidecar cannot be stored.
+        """
+        _check_image(image)
+        writer = self._writer
+        body = dump_result(result)
+        size = OVERHEAD_BYTES + len(body) + len(image.data)
+        entry = Entry(result, body, image, time.monotonic(), size, stored=True, sent=True, durable=True)
+        with writer.lock:
+            if self._closed:
+                raise SpoolError("the spool is closed: no image can be added")
+            writer.waiting.add_image(entry)
+            if writer.fault is None:
+                writer.work.notify()
+
+    def add_to_sidecar(self, sequence: int, fields: Mapping[str, Any]) -> None:
+        """Tell more in the sidecar of a result's image; of no effect when the image is no longer here.
+
+        Args:
+            sequence: of the result.
+            fields: JSON values by their names in the sidecar.
+        """
+        writer = self._writer
+        with writer.lock:
+            entry = writer.waiting.entries.get(sequence)
+            if entry is not None and entry.image is not None and not entry.taken:
+                entry.image = replace(entry.image, sidecar={**entry.image.sidecar, **fields})
+            elif len(writer.additions) < ADDITIONS_LIMIT:
+                writer.additions[sequence] = dict(fields)
+                writer.work.notify()
+
     def unsent(self, urgent: bool, limit: int) -> list[Result]:
         """Results that were not marked as sent, oldest first.
 
@@ -144,7 +183,7 @@ class Spool:
                 if writer.refusal() is not None and self.sends_from_memory
                 else []
             )
-            first = next(iter(writer.waiting.entries), writer.numbering.next)  # all below has left memory
+            first = writer.waiting.lowest(writer.numbering.next)  # the results of all below have left memory
         hidden = marked | self._unreadable
         # While marks cannot be noted on disk they pile up; then what is stored waits for the disk.
         found = self._unsent_rows(urgent, limit + len(hidden), first) if len(marked) < MARKS_LIMIT else []
@@ -242,7 +281,7 @@ class Spool:
         end = time.monotonic() + timeout_s
         with writer.lock:
             writer.commit_now()
-            while writer.waiting.entries or writer.marks or writer.folded_marks:
+            while writer.waiting.entries or writer.marks or writer.folded_marks or writer.additions:
                 left = end - time.monotonic()
                 if left <= 0 or writer.fault is not None or not writer.changed.wait(left):
                     return False

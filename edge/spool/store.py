@@ -5,9 +5,10 @@ import logging
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edge.results import Result
 from edge.spool.files import identity, make_folder, sync_folder, write_synced
@@ -33,6 +34,7 @@ class Batch:
     folded_sent: list[int] = field(default_factory=list)  # their last sequences
     gaps: list[Gap] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    additions: dict[int, dict[str, Any]] = field(default_factory=dict)  # to sidecars of images, by sequence
     confirmed: list[int] = field(default_factory=list)  # images that the uploader is done with
 
 
@@ -143,6 +145,7 @@ class Store:
             unsent, urgent = self._insert_results(batch.entries, known)
             images = [entry for entry in batch.images if entry.result.sequence not in known]
             image_bytes = self._insert_images(images)
+            self._add_to_sidecars(batch.additions)
             newly_sent, urgent_sent = self._mark_sent(batch.sent)
             self.insert_folded(batch.folded)
             for last in batch.folded_sent:
@@ -259,11 +262,18 @@ class Store:
                     result.captured_at,
                     result.thing,
                     result.line,
-                    json.dumps(sidecar, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False),
+                    _dump(sidecar),
                 ),
             )
             total += len(image.data)
         return total
+
+    def _add_to_sidecars(self, additions: Mapping[int, Mapping[str, Any]]) -> None:
+        for sequence, fields in additions.items():
+            row = self.connection.execute("SELECT sidecar FROM images WHERE sequence = ?", (sequence,)).fetchone()
+            if row is not None:
+                sidecar = _dump({**json.loads(row[0]), **fields})
+                self.connection.execute("UPDATE images SET sidecar = ? WHERE sequence = ?", (sidecar, sequence))
 
     def _mark_sent(self, sequences: Sequence[int]) -> tuple[int, int]:
         """Returns how many were unsent, and how many of those are urgent."""
@@ -304,3 +314,7 @@ class Store:
                 self.connection.execute("DELETE FROM images WHERE sequence = ?", (sequence,))
                 number, total = number + 1, total + row[0]
         return number, total
+
+
+def _dump(sidecar: Mapping[str, Any]) -> str:
+    return json.dumps(sidecar, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

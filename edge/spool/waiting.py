@@ -1,8 +1,8 @@
 """Results between `put` and the disk: the writer's queue, and all there is while the disk refuses.
 
 Bounded in bytes. Over the bound the least valuable goes first, in the order of `edge.spool.eviction`: passes are folded
-into counts, then audit images, images of reviews and errors, images of fails, results of reviews and errors; fails
-last. What the writer is about to write stays.
+into counts, then images of shadow runs and audits, of reviews and errors, of fails, then results of reviews and errors;
+fails last. What the writer is about to write stays.
 """
 
 import json
@@ -40,6 +40,28 @@ class Waiting:
         if self.bytes > self._limit_bytes:
             self._make_room()
 
+    def add_image(self, entry: Entry) -> None:
+        """Take in an image of a result that is on disk already, or take one more into an entry that is here.
+
+        Args:
+            entry: with the image, and marked as stored and sent.
+        """
+        assert entry.image is not None
+        here = self.entries.get(entry.result.sequence)
+        if here is None:
+            self.entries[entry.result.sequence] = entry
+            self.bytes += entry.bytes
+        elif here.image is None:  # also when it is being written: the image follows with the next round
+            here.image = entry.image
+            here.bytes += len(entry.image.data)
+            self.bytes += len(entry.image.data)
+        if self.bytes > self._limit_bytes:
+            self._make_room()
+
+    def lowest(self, otherwise: int) -> int:
+        """The lowest sequence whose result is not on disk."""
+        return next((sequence for sequence, entry in self.entries.items() if not entry.stored), otherwise)
+
     def remove(self, entry: Entry) -> None:
         """Let an entry go."""
         self.entries.pop(entry.result.sequence, None)
@@ -65,7 +87,7 @@ class Waiting:
         target = self._limit_bytes - self._limit_bytes // 8
         before = Counter(self.dropped)
         self._drop_results(lambda entry: entry.sent or entry.result.verdict == "pass", target)
-        for reasons in (("audit",), ("review", "error"), ("fail",)):
+        for reasons in (("shadow", "audit"), ("review", "error"), ("fail",)):
             self._drop_images(reasons, target)
         self._drop_results(lambda entry: entry.sent or entry.result.verdict == "pass", target)
         self._drop_results(lambda entry: entry.result.verdict in ("review", "error"), target)

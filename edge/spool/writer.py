@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from edge.backoff import Backoff
 from edge.errors import SpoolError
@@ -60,6 +61,7 @@ class Writer:
         self.numbering = Numbering(folder, wall_clock)
         self.marks: set[int] = set()  # sent, not yet noted on disk
         self.folded_marks: set[int] = set()  # last sequences of folded counts that were reported
+        self.additions: dict[int, dict[str, Any]] = {}  # to sidecars of images, by sequence
         self.fault: str | None = None  # why the disk refuses
         self.opener = Opener(folder, wall_clock)
         self.duplicates = 0
@@ -144,7 +146,7 @@ class Writer:
                 continue
             self._round()
             with self.lock:
-                left = self.waiting.entries or self.marks or self.folded_marks or self._evicting
+                left = self.waiting.entries or self.marks or self.folded_marks or self.additions or self._evicting
             if last and (not left or self.fault is not None):
                 break
         self._end()
@@ -164,6 +166,8 @@ class Writer:
             if self.hurry or self.waiting.urgent:
                 return 0.0
             due.append(first.put_s + self._settings.durable_within_ms / 1000 - self.commit_s - now)
+        if self.additions:
+            return 0.0
         if self._marked_s is not None:
             if self.hurry:
                 return 0.0
@@ -187,9 +191,10 @@ class Writer:
                 folded_sent=sorted(self.folded_marks),
                 gaps=list(self.numbering.gaps),
                 counts=Counter(self.waiting.dropped),
+                additions=dict(self.additions),
             )
             self.waiting.folded = []
-            lowest = entries[0].result.sequence if entries else self.numbering.next
+            lowest = self.waiting.lowest(self.numbering.next)
             suspect, self._suspect = self._suspect, None
         known: dict[int, Result] | None = None
         try:
@@ -267,6 +272,8 @@ class Writer:
                 entry.durable = True
             self.marks.difference_update(batch.sent)
             self.folded_marks.difference_update(batch.folded_sent)
+            for sequence in batch.additions:
+                self.additions.pop(sequence, None)
             self._marked_s = time.monotonic() if self.marks or self.folded_marks else None
             self.waiting.dropped -= batch.counts
             del self.numbering.gaps[: len(batch.gaps)]
@@ -357,7 +364,7 @@ class Writer:
                 store.commit(Batch(gaps=gaps))
             with self.lock:
                 del self.numbering.gaps[: len(gaps)]
-                lowest = next(iter(self.waiting.entries), self.numbering.next)
+                lowest = self.waiting.lowest(self.numbering.next)
             self.numbering.reserve(lowest)
         except BaseException:
             store.close()
