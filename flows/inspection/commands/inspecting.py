@@ -16,18 +16,18 @@ from typing import Annotated
 
 import typer
 
+from inspection.commands.opening import ConfigOption, open_models
 from inspection.commands.output import (
     DEFAULT_STORAGE,
     StorageOption,
     make_console,
-    open_root,
     print_line,
     print_next,
 )
 from inspection.errors import RegistryError
 from inspection.export.device import device_interpreter
+from inspection.registry.choosing import choose_version
 from inspection.registry.interface import ModelVersion, Registry
-from inspection.registry.local import LocalRegistry
 from inspection.settings import REPOSITORY, ExportSettings
 
 SAMPLE = "sample"
@@ -64,11 +64,12 @@ def inspect(
     version: VersionOption = 0,
     seed: SeedOption = -1,
     storage: StorageOption = "",
+    config: ConfigOption = None,
 ) -> None:
     """Inspect parts on this machine with a line's newest approved model: verdicts stream by, then a summary."""
     console = make_console()
-    registry = LocalRegistry(open_root(storage))
-    chosen = choose_version(registry, line, version)
+    registry = open_models(storage, config)
+    chosen = choose_version(registry, line, str(version or ""))
     root = registry.storage.root
     place = (DEFAULT_STORAGE if root.startswith("s3://") else Path(root)) / "inspect" / line
     package = fetch_once(registry, chosen, place / "models")
@@ -93,30 +94,8 @@ def inspect(
         if truth and sink.startswith("file:"):
             for text in describe_worth(Path(sink.removeprefix("file:")), truth):
                 print_line(console, text)
-    print_next(console, storage, f"registry show {line} {chosen.version}")
+    print_next(console, storage, f"registry show {line} {chosen.version}", config=config)
     raise typer.Exit(status)
-
-
-def choose_version(registry: Registry, line: str, version: int) -> ModelVersion:
-    """The version asked for, or the newest approved one.
-
-    Raises:
-        RegistryError: there is none; the message says how to get one.
-    """
-    if version:
-        return registry.get(line, version)
-    latest = registry.latest(line)
-    if latest is not None:
-        return latest
-    pending = registry.latest(line, "pending")
-    if pending is not None:
-        raise RegistryError(
-            f"line {line}: want an approved model, found version {pending.version} pending; look at it with "
-            f"`lineside registry show {line} {pending.version}`, then "
-            f'`lineside registry approve {line} {pending.version} --by "$USER" --why "…"`'
-        )
-    train = "`make run`" if line == SAMPLE else "`python flows/train_flow.py --config line lines/….toml run`"
-    raise RegistryError(f"line {line}: want an approved model, found no version; train one with {train}")
 
 
 def fetch_once(registry: Registry, version: ModelVersion, folder: Path) -> Path:

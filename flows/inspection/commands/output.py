@@ -44,9 +44,19 @@ def open_root(storage: str) -> Storage:
     Raises:
         StorageError: a folder was named that is not there: reading must not make it.
     """
-    if storage and not storage.startswith("s3://") and not Path(storage).expanduser().is_dir():
-        raise StorageError(f"--storage {storage}: want a folder or s3://bucket/prefix, found no such folder")
+    if storage:
+        check_there(storage, f"--storage {storage}")
     return open_storage(storage or str(DEFAULT_STORAGE))
+
+
+def check_there(root: str, where: str) -> None:
+    """Refuse a folder that is not there: opening it would make it.
+
+    Raises:
+        StorageError: it is not there.
+    """
+    if not root.startswith("s3://") and not Path(root).expanduser().is_dir():
+        raise StorageError(f"{where}: want a folder or s3://bucket/prefix, found no such folder")
 
 
 def make_console() -> Console:
@@ -96,9 +106,10 @@ def print_line(console: Console, text: str | Text, style: str = "") -> None:
     console.print(plain(text) if isinstance(text, str) else text, style=style, soft_wrap=True)
 
 
-def print_next(console: Console, storage: str, *commands: str) -> None:
-    """What a person may want to type now; `lineside` and the storage are put around each command."""
-    suffix = f" --storage {shlex.quote(storage)}" if storage else ""
+def print_next(console: Console, storage: str, *commands: str, config: Path | None = None) -> None:
+    """What a person may want to type now; `lineside` and the flags that lead here are put around each command."""
+    suffix = f" --config {shlex.quote(str(config))}" if config else ""
+    suffix += f" --storage {shlex.quote(storage)}" if storage else ""
     for index, command in enumerate(commands):
         print_line(console, f"{'next:' if index == 0 else '     '} lineside {command}{suffix}", style="cyan")
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from inspection.commands.opening import ConfigOption, open_models
 from inspection.commands.output import (
     JsonOption,
     LineArgument,
@@ -13,7 +14,6 @@ from inspection.commands.output import (
     VersionArgument,
     make_console,
     make_fields,
-    open_root,
     print_json,
     print_line,
     print_next,
@@ -22,7 +22,6 @@ from inspection.commands.versions import explain_empty, print_decision, print_ve
 from inspection.dataset.manifest import read_document
 from inspection.errors import RegistryError
 from inspection.registry.interface import Status
-from inspection.registry.local import LocalRegistry
 from inspection.storage import Storage
 
 app = typer.Typer(no_args_is_help=True, help="Versions of a line's model: see, approve, reject, roll back, fetch.")
@@ -40,10 +39,11 @@ def list_versions(
         str, typer.Argument(metavar="[LINE]", help="Name of the line; all lines without.", show_default=False)
     ] = "",
     storage: StorageOption = "",
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List model versions, newest first, with their rates on the holdout."""
-    registry = LocalRegistry(open_root(storage))
+    registry = open_models(storage, config)
     lines = (line,) if line else registry.lines()
     versions = [version for name in lines for version in reversed(registry.list(name))]
     if as_json:
@@ -60,27 +60,35 @@ def list_versions(
     commands = [f"registry show {shown.line} {shown.version}"]
     if pending:
         commands.append(f"registry approve {shown.line} {shown.version} --by NAME --why REASON")
-    print_next(console, storage, *commands)
+    print_next(console, storage, *commands, config=config)
 
 
 @app.command()
 def show(
-    line: LineArgument, version: VersionArgument, storage: StorageOption = "", as_json: JsonOption = False
+    line: LineArgument,
+    version: VersionArgument,
+    storage: StorageOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show all that is known of one version."""
-    found = LocalRegistry(open_root(storage)).get(line, version)
+    found = open_models(storage, config).get(line, version)
     if as_json:
         print_json(found)
     else:
-        print_version(make_console(), found, storage)
+        print_version(make_console(), found, storage, config)
 
 
 @app.command()
 def latest(
-    line: LineArgument, status: StatusOption = "approved", storage: StorageOption = "", as_json: JsonOption = False
+    line: LineArgument,
+    status: StatusOption = "approved",
+    storage: StorageOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the highest version that is approved (or has another status)."""
-    registry = LocalRegistry(open_root(storage))
+    registry = open_models(storage, config)
     found = registry.latest(line, status)
     if found is None:
         counts = ", ".join(f"{each.version} {each.status}" for each in registry.list(line)) or "none"
@@ -91,7 +99,7 @@ def latest(
     if as_json:
         print_json(found)
     else:
-        print_version(make_console(), found, storage)
+        print_version(make_console(), found, storage, config)
 
 
 @app.command()
@@ -101,12 +109,13 @@ def approve(
     by: ByOption,
     why: WhyOption,
     storage: StorageOption = "",
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a version be deployed."""
-    registry = LocalRegistry(open_root(storage))
+    registry = open_models(storage, config)
     before = registry.get(line, version)
-    print_decision(before, registry.approve(line, version, by, why), storage, as_json)
+    print_decision(before, registry.approve(line, version, by, why), storage, config, as_json)
 
 
 @app.command()
@@ -116,12 +125,13 @@ def reject(
     by: ByOption,
     why: WhyOption,
     storage: StorageOption = "",
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Refuse a pending version."""
-    registry = LocalRegistry(open_root(storage))
+    registry = open_models(storage, config)
     before = registry.get(line, version)
-    print_decision(before, registry.reject(line, version, by, why), storage, as_json)
+    print_decision(before, registry.reject(line, version, by, why), storage, config, as_json)
 
 
 @app.command("roll-back")
@@ -131,22 +141,27 @@ def roll_back(
     by: ByOption,
     why: WhyOption,
     storage: StorageOption = "",
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Withdraw an approved version; the approved one before it is then the latest."""
-    registry = LocalRegistry(open_root(storage))
+    registry = open_models(storage, config)
     before = registry.get(line, version)
-    print_decision(before, registry.roll_back(line, version, by, why), storage, as_json)
+    print_decision(before, registry.roll_back(line, version, by, why), storage, config, as_json)
 
 
 @app.command()
 def lineage(
-    line: LineArgument, version: VersionArgument, storage: StorageOption = "", as_json: JsonOption = False
+    line: LineArgument,
+    version: VersionArgument,
+    storage: StorageOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a version was made from: images, run, code, and the model it was to beat."""
-    root = open_root(storage)
-    found = LocalRegistry(root).lineage(line, version)
-    snapshots = _list_ancestors(root, found.snapshot)
+    registry = open_models(storage, config)
+    found = registry.lineage(line, version)
+    snapshots = _list_ancestors(registry.storage, found.snapshot)
     if as_json:
         print_json({"line": line, "version": version, "lineage": found, "snapshots": snapshots})
         return
@@ -158,7 +173,7 @@ def lineage(
     rows += [("grown from", snapshot) for snapshot in snapshots[1:]]
     console = make_console()
     console.print(make_fields(rows))
-    print_next(console, storage, f"dataset show {line} {found.snapshot[:12]}")
+    print_next(console, registry.storage.root if config else storage, f"dataset show {line} {found.snapshot[:12]}")
 
 
 @app.command()
@@ -167,10 +182,11 @@ def fetch(
     version: VersionArgument,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to unpack into.", show_default=False)],
     storage: StorageOption = "",
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Unpack a version's model package, verifying every digest."""
-    registry = LocalRegistry(open_root(storage))
+    registry = open_models(storage, config)
     folder = registry.fetch(line, version, to)
     if as_json:
         print_json({"line": line, "version": version, "folder": str(folder)})

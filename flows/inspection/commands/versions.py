@@ -1,5 +1,7 @@
 """How model versions are shown: as a table, one in full, and after a decision."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,13 +20,12 @@ from inspection.commands.output import (
     print_line,
     print_next,
 )
-from inspection.registry.interface import ModelVersion
-from inspection.registry.local import LocalRegistry
+from inspection.registry.interface import ModelVersion, Registry
 
 COLUMNS = {"auroc": "AUROC", "escape_rate": "escape %", "overkill_rate": "overkill %", "review_rate": "review %"}
 
 
-def explain_empty(console: Console, registry: LocalRegistry, line: str) -> None:
+def explain_empty(console: Console, registry: Registry, line: str) -> None:
     """Say how the first version is made, and which lines there are."""
     others = ", ".join(registry.lines())
     what = f"Line {line} has" if line else "There are"
@@ -64,7 +65,7 @@ def _make_version_table(versions: list[ModelVersion], intervals: bool) -> Table:
     return table
 
 
-def print_version(console: Console, version: ModelVersion, storage: str) -> None:
+def print_version(console: Console, version: ModelVersion, storage: str, config: Path | None = None) -> None:
     """Everything about one version, and the commands that it allows."""
     title = Text.assemble(
         (f"line {version.line} version {version.version}", "bold"), "  ", format_status(version.status)
@@ -95,10 +96,10 @@ def print_version(console: Console, version: ModelVersion, storage: str) -> None
         "pending": (f"approve {place} --by NAME --why REASON", f"reject {place} --by NAME --why REASON"),
         "approved": (f"fetch {place} --to FOLDER",),
     }.get(version.status, (f"approve {place} --by NAME --why REASON",))
-    print_next(console, storage, *(f"registry {command}" for command in commands))
+    print_next(console, storage, *(f"registry {command}" for command in commands), config=config)
 
 
-def print_decision(before: ModelVersion, after: ModelVersion, storage: str, as_json: bool) -> None:
+def print_decision(before: ModelVersion, after: ModelVersion, storage: str, config: Path | None, as_json: bool) -> None:
     """What a decision changed."""
     if as_json:
         print_json(after)
@@ -118,7 +119,7 @@ def print_decision(before: ModelVersion, after: ModelVersion, storage: str, as_j
     if after.status == "approved" and after.metrics.get("autonomous") is False:
         print_line(console, _describe_manual(after), style="bold yellow")
     follow = f"fetch {after.line} {after.version} --to FOLDER" if after.status == "approved" else f"list {after.line}"
-    print_next(console, storage, f"registry {follow}")
+    print_next(console, storage, f"registry {follow}", config=config)
 
 
 def _describe_manual(version: ModelVersion) -> str:

@@ -118,6 +118,10 @@ class Registry(Protocol):
         """One version."""
         ...
 
+    def find(self, line: str, name: str) -> ModelVersion:
+        """The version that a person names: by its number, or in SageMaker by the ARN of its model package."""
+        ...
+
     def latest(self, line: str, status: Status = "approved") -> ModelVersion | None:
         """The highest version that has this status; None when there is none."""
         ...

@@ -10,16 +10,15 @@ of two writers one gets the number; the other reads what was written meanwhile a
 first: a registration killed half-way leaves an archive that nobody sees, and its retry goes on from there.
 """
 
-import hashlib
 import logging
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from inspection.errors import PackageError, RegistryError
+from inspection.registry.choosing import parse_number
 from inspection.registry.entries import Entry, dump_entry, dump_event
 from inspection.registry.interface import (
-    SHA256,
     Lineage,
     ModelVersion,
     PackageReference,
@@ -41,6 +40,7 @@ from inspection.registry.objects import (
     read_entries,
     read_versions,
 )
+from inspection.registry.references import check_reference, file_sha256
 from inspection.storage import ObjectExistsError, Storage
 
 ATTEMPTS = 1000  # each lost attempt means that another writer won one, so this many writers would have to be at it
@@ -61,7 +61,7 @@ class LocalRegistry:
             RegistryError: the reference is incomplete or the metrics are not JSON.
             PackageError: the archive is missing or is not the one that the reference names.
         """
-        _check_reference(package)
+        check_reference(package)
         dump_entry(package, 1, "", None, datetime.now(UTC))  # refuse what is not JSON before anything is stored
         key = self._store_archive(package)
         entries: dict[int, Entry] = {}
@@ -107,6 +107,19 @@ class LocalRegistry:
         if version < 1 or not self.storage.exists(key):
             raise RegistryError(self._describe_missing(line, version))
         return read_versions(self.storage, line, [version])[0]
+
+    def find(self, line: str, name: str) -> ModelVersion:
+        """The version that a person names by its number.
+
+        Raises:
+            RegistryError: it is no number, or there is no such version.
+        """
+        if name.startswith("arn:"):
+            raise RegistryError(
+                f'model {name}: want the number of a version, found an ARN, which [registry] backend = "local" does '
+                'not know; set backend = "sagemaker" in the line\'s settings, or give the number'
+            )
+        return self.get(line, parse_number(name))
 
     def latest(self, line: str, status: Status = "approved") -> ModelVersion | None:
         """The highest version that has this status; None when there is none."""
@@ -225,30 +238,4 @@ class LocalRegistry:
             f"line {line}: want version {version}, found no version of this line in {self.storage.root}"
             + (f" (lines there: {others})" if others else "")
             + "; train one with `python flows/train_flow.py run`, or name another --storage"
-        )
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_reference(package: PackageReference) -> None:
-    check_line(package.line)
-    for name in ("contract_version", "snapshot", "run"):
-        if not getattr(package, name):
-            raise RegistryError(f"package of line {package.line}: {name}: want text, found nothing; lineage needs it")
-    if not SHA256.fullmatch(package.archive_sha256):
-        raise RegistryError(
-            f"package of line {package.line}: archive_sha256: want 64 hexadecimal digits, "
-            f"found {package.archive_sha256!r}"
-        )
-    if not package.archive.is_file():
-        raise PackageError(f"{package.archive}: want the package's archive, found no file; build the package again")
-    found = file_sha256(package.archive)
-    if found != package.archive_sha256:
-        raise PackageError(
-            f"{package.archive}: the archive was changed after it was made: want sha256 {package.archive_sha256}, "
-            f"found {found}; build the package again"
         )

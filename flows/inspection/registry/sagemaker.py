@@ -16,6 +16,7 @@ from pathlib import Path
 
 from inspection.errors import RegistryError
 from inspection.registry.arns import parse_package
+from inspection.registry.choosing import parse_number
 from inspection.registry.interface import (
     Lineage,
     ModelVersion,
@@ -112,21 +113,27 @@ class SageMakerRegistry:
         """What a version was made from."""
         return self._local.lineage(line, version)
 
-    def find(self, line: str, arn: str) -> ModelVersion:
-        """The version of a line that an ARN of a model package means.
+    def find(self, line: str, name: str) -> ModelVersion:
+        """The version that a person names by its number or by the ARN of its model package.
 
         Raises:
-            RegistryError: it is no such ARN, or one of another region, account or group, or there is no such package.
+            RegistryError: it is neither, an ARN of another region, account or group, or there is no such version.
         """
-        place, number = parse_package(arn)
+        if not name.startswith("arn:"):
+            return self.get(line, parse_number(name))
+        check_line(line)
+        place, number = parse_package(name)
         wanted = self._mirror.find_place(line)
         if wanted is None:
             raise RegistryError(
-                f"{arn}: want a version of line {line}, found that the line has no model package group yet; register "
-                "a model first, or name the settings of another line"
+                f"{name}: want a version of line {line}, found that the line has no model package group yet; register "
+                "a model first, or name the settings of the line that it belongs to"
             )
         if place != wanted:
-            raise RegistryError(f"{arn}: want a version of line {line}, so of {wanted}, found one of {place}")
+            raise RegistryError(
+                f"{name}: want a version of line {line}, so of {wanted}, found one of {place}; give one of that group, "
+                "or the settings of the line that it belongs to"
+            )
         return self.get(line, number)
 
     def _decide(self, line: str, version: int, status: Status, by: str, why: str) -> ModelVersion:

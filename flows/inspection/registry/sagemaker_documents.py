@@ -150,7 +150,7 @@ def make_metadata(version: Entry | ModelVersion, status: Status, decisions: int)
         "decided-by": history[-1].by if history else "",
         "decided-why": history[-1].why if history else "",
     }
-    bounds = {}
+    bounds: dict[str, str] = {}
     for name, metric in version.metrics.items():
         value = metric.get("value", metric.get("rate")) if isinstance(metric, Mapping) else metric
         if isinstance(value, str | int | float):
