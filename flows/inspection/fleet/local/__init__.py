@@ -1,0 +1,1 @@
+"""Devices on this machine: folders with processes that run the real components."""
