@@ -38,13 +38,13 @@ from inspection.fleet.components.zips import write_zip
 from inspection.fleet.interface import ComponentSetting, ComponentVersion, PublishedVersion
 from inspection.fleet.local import devices
 from inspection.fleet.local.cloud import Carried
-from inspection.fleet.local.device_settings import DeviceSettings, device_settings
+from inspection.fleet.local.device_settings import device_settings
 from inspection.fleet.local.devices import device_folder
 from inspection.fleet.local.fleet import LocalFleet
 from inspection.fleet.local.folders import DeviceFolder
 from inspection.fleet.local.memory import Memory
 from inspection.fleet.local.nucleus import Nucleus, locked
-from inspection.fleet.recipes import component_names, runtime_recipe
+from inspection.fleet.recipes import component_names
 from inspection.fleet.reports import DeviceReport, read_reports
 from inspection.registry.interface import ModelVersion, PackageReference
 from inspection.registry.opening import open_registry

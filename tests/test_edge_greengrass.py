@@ -221,7 +221,7 @@ def test_the_state_is_reported_where_the_nucleus_takes_it(
 ) -> None:
     assert nucleus.report_state("RUNNING")
     assert double.states == ["RUNNING"]
-    monkeypatch.setattr(double, "_on_UpdateState", None)
+    monkeypatch.setattr(double.server, "_on_UpdateState", None)
     assert not nucleus.report_state("ERRORED")
 
 

@@ -27,7 +27,8 @@ from inspection.fleet.local.device_settings import DeviceSettings
 from inspection.fleet.local.documents import write_document
 from inspection.fleet.local.feeder import FeederProcess
 from inspection.fleet.local.folders import DeviceFolder, socket_path
-from inspection.fleet.local.ipc import IpcServer, RefusalError
+from inspection.fleet.local.ipc import IpcServer
+from inspection.fleet.local.ipc_application import RefusalError
 from inspection.fleet.local.memory import Taken
 from inspection.fleet.local.processes import identify
 
@@ -130,9 +131,9 @@ class Nucleus:
         self._feeder.poll()
         online = self.is_online()
         if self._deploying is not None and self._deploying.done():
-            self._deploying.result()  # a fault of this program ends it
-            self._deploying = None
+            done, self._deploying = self._deploying, None
             self._tell_at_s = now
+            done.result()  # the disk may have refused what became of it
         if online and self._deploying is None and now >= self._look_at_s:
             self._look_at_s = now + self._settings.look_s
             news = self._news()
@@ -173,6 +174,9 @@ class Nucleus:
             error = ""
         except (InspectionError, OSError) as fault:
             error = str(fault)[:_MAX_ERROR] or type(fault).__name__
+        except Exception as fault:  # a device goes on, whatever is wrong with a component
+            log.exception("event=deployment_fault")
+            error = f"{type(fault).__name__}: {fault}; see logs/nucleus.log of the device"
         for group, revision in news.items():
             memory.taken[group] = Taken(revision.id, "failed" if error else "succeeded", error)
             if not error:
