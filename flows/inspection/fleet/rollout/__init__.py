@@ -1,0 +1,1 @@
+"""Brings a model to a fleet in stages, and back."""

@@ -1,0 +1,245 @@
+"""The stages of a rollout: what each asks of its devices, and what one look at them says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from inspection.fleet.interface import Fleet
+from inspection.fleet.reports import DeviceReport, read_reports
+from inspection.fleet.rollout.comparison import Comparison, Limits, compare_pairs
+from inspection.fleet.rollout.devices import DeviceView, Watch, Wish, look_at
+from inspection.fleet.rollout.live import choose_baseline, compare_live
+from inspection.fleet.rollout.plan import RolloutPlan
+from inspection.fleet.rollout.tally import Tally
+from inspection.settings import FleetSettings
+from inspection.storage import Storage
+
+GUARD_FACTOR = 3.0
+"""How much wider the margins of live figures are after a comparison on the same parts. They catch what only shows when
+the model decides; a lot with more defects must not roll back a model that judged the same parts like the champion."""
+_SKIPPED = "skipped"  # among the counters of verdict pairs
+_NAMED = 12  # devices that a reason lists
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage and what it asks."""
+
+    name: str  # shadow, canary, wave <group>
+    group: str
+    parts: int  # that each device must have judged
+    allowed: int  # devices that may fail or stay away
+    timeout_s: float
+    alpha: float  # chance, at most, that its tests roll back a model within limits
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a stage's devices says."""
+
+    verdict: Literal["continue", "pass", "breach"]
+    reason: str
+    devices: tuple[DeviceView, ...]
+    comparison: Comparison
+
+
+def describe_stage(plan: RolloutPlan, name: str, settings: FleetSettings, members: int) -> Stage:
+    """A stage of the plan.
+
+    Args:
+        plan: the plan.
+        name: one of its stages.
+        settings: `[fleet]` of today: how long to wait may be changed while a rollout runs.
+        members: devices in its group.
+    """
+    limits = Limits.of(plan.limits)
+    waves = name.startswith("wave ")
+    minutes = settings.wave_timeout_minutes if waves else settings.canary_timeout_minutes
+    parts = limits.wave_parts if waves else limits.canary_parts
+    if name == "shadow":
+        parts = max(1, min(limits.canary_parts, limits.shadow_parts // max(1, members)))
+    return Stage(
+        name=name,
+        group=name.removeprefix("wave ") if waves else plan.canary_group,
+        parts=parts,
+        allowed=int(limits.max_failed_devices * members + 1e-9) if waves else 0,
+        timeout_s=minutes * 60,
+        alpha=stage_alpha(plan, name),
+    )
+
+
+def stage_alpha(plan: RolloutPlan, name: str) -> float:
+    """A stage's share of the declared error: half for a shadow run, the rest evenly for the others."""
+    alpha = Limits.of(plan.limits).false_rollback_rate
+    live = [stage for stage in plan.stages if stage != "shadow"]
+    if "shadow" in plan.stages:
+        return alpha / 2 if name == "shadow" else alpha / 2 / len(live)
+    return alpha / max(1, len(live))
+
+
+def before_stage(
+    storage: Storage, fleet: Fleet, plan: RolloutPlan, stage: str, group: str, canary_baseline: Mapping[str, int]
+) -> dict[str, Any]:
+    """What devices say before a stage changes them, as JSON values for the record.
+
+    Args:
+        storage: of the line.
+        fleet: the fleet.
+        plan: the plan.
+        stage: its name.
+        group: its thing group.
+        canary_baseline: the champion's figures that the canary stage was compared with; {} before that.
+    """
+    own = read_reports(storage, plan.line, fleet.members(group))
+    others: dict[str, DeviceReport] = {}
+    if stage != "shadow" and plan.champion_digest:
+        rest = [
+            thing for name in (plan.canary_group, *plan.wave_groups) if name != group for thing in fleet.members(name)
+        ]
+        others = read_reports(storage, plan.line, rest)
+    pooled = _champion_figures(others, plan)
+    if sum(canary_baseline.values()) > sum(pooled.values()):
+        pooled = dict(canary_baseline)
+    return {
+        "group": group,
+        "reported": {thing: report.at for thing, report in own.items()},
+        "had": {thing: report.deployed for thing, report in own.items()},
+        "counts": {thing: counts for thing, report in own.items() if (counts := counts_in(report, plan, stage))},
+        "baseline": {} if stage == "shadow" else choose_baseline(_champion_figures(own, plan), pooled),
+    }
+
+
+def counts_in(report: DeviceReport, plan: RolloutPlan, stage: str) -> dict[str, int]:
+    """What a report counts for a stage: nothing unless it is about the plan's packages."""
+    if stage == "shadow":
+        shadow = report.shadow
+        if shadow is None or (shadow.package, shadow.champion) != (plan.digest, plan.champion_digest):
+            return {}
+        pairs = {f"{champion}/{challenger}": count for (champion, challenger), count in shadow.pairs.items()}
+        return {**pairs, _SKIPPED: shadow.skipped}
+    if report.figures is None or report.figures.package != plan.digest:
+        return {}
+    return dict(report.figures.verdicts)
+
+
+class Observer:
+    """Looks at a stage's devices.
+
+    Args:
+        fleet: the fleet.
+        storage: of the line.
+        plan: the plan.
+        stage: the stage.
+        before: what `before_stage` gave.
+        tally: what was counted so far.
+    """
+
+    def __init__(
+        self, fleet: Fleet, storage: Storage, plan: RolloutPlan, stage: Stage, before: Mapping[str, Any], tally: Tally
+    ) -> None:
+        self._fleet, self._storage, self._plan, self._stage, self.tally = fleet, storage, plan, stage, tally
+        self._before = before
+        self._watch = Watch(before["reported"])
+
+    def look(self, deployment: str, now: float) -> Look:
+        """One look.
+
+        Args:
+            deployment: id of the stage's deployment.
+            now: unix time.
+        """
+        plan, stage = self._plan, self._stage
+        statuses = self._fleet.status(stage.group)
+        reports = read_reports(self._storage, plan.line, [status.thing for status in statuses])
+        fresh = self._watch.fresh(reports, now)
+        for thing, report in self._watch.of_stage(reports).items():
+            counts = counts_in(report, plan, stage.name)
+            if counts:
+                self.tally.update(thing, counts)
+        wish = Wish(
+            deployment=deployment,
+            names=plan.our_names,
+            digest=plan.digest,
+            champion=plan.champion_digest if stage.name == "shadow" else "",
+            parts=stage.parts,
+            group=stage.group,
+            serving_before=self._before["had"],
+        )
+        devices = tuple(
+            look_at(status, reports.get(status.thing), fresh.get(status.thing), self._parts(status.thing), wish)
+            for status in statuses
+        )
+        return self._judge(devices, self._compare(len(devices)))
+
+    def _parts(self, thing: str) -> int:
+        return sum(count for name, count in self.tally.of(thing).items() if name != _SKIPPED)
+
+    def _compare(self, members: int) -> Comparison:
+        plan, stage, limits = self._plan, self._stage, Limits.of(self._plan.limits)
+        counts = {thing: self.tally.of(thing) for thing in self.tally.things}
+        if stage.name == "shadow":
+            skipped = sum(count.pop(_SKIPPED, 0) for count in counts.values())
+            return compare_pairs(counts, limits, stage.alpha, skipped)
+        if "shadow" in plan.stages:
+            limits = limits.widened(GUARD_FACTOR)
+        all_rates = plan.comparison != "none"
+        wanted = stage.parts * max(1, members - stage.allowed)
+        baseline = self._before["baseline"]
+        if plan.comparison == "live" and stage.name == "canary" and sum(baseline.values()):
+            wanted = max(wanted, limits.shadow_parts)  # this is the comparison: as many parts as side by side
+        return compare_live(counts, baseline, limits, stage.alpha, wanted, all_rates)
+
+    def _judge(self, devices: Sequence[DeviceView], comparison: Comparison) -> Look:
+        stage, everybody = self._stage, tuple(devices)
+        failed = [device for device in devices if device.state == "failed"]
+        if len(failed) > stage.allowed:
+            return Look("breach", _listed(failed, len(devices), stage.allowed, "failed"), everybody, comparison)
+        if comparison.verdict == "rollback":
+            return Look("breach", "; ".join(comparison.reasons), everybody, comparison)
+        away = [device for device in devices if device.state == "away"]
+        waiting = [device for device in devices if device.state == "waiting"]
+        enough = comparison.verdict == "promote"
+        if not waiting and len(failed) + len(away) <= stage.allowed and devices and enough:
+            return Look("pass", _passed(devices, comparison), everybody, comparison)
+        return Look("continue", "", everybody, comparison)
+
+    def too_late(self, look: Look) -> Look:
+        """The last look of a stage whose time is over: passed when few enough devices are missing."""
+        missing = [device for device in look.devices if not device.done]
+        stage = self._stage
+        if len(missing) <= stage.allowed and look.devices and look.comparison.verdict == "promote":
+            return Look("pass", _passed(look.devices, look.comparison), look.devices, look.comparison)
+        reasons = []
+        if missing or not look.devices:
+            reasons.append(_listed(missing, len(look.devices), stage.allowed, "not done"))
+        if look.comparison.verdict == "continue":
+            reasons.append(f"{look.comparison.parts:,} of {look.comparison.wanted:,} parts were compared")
+        reason = f"time is over after {stage.timeout_s / 60:g} minutes: {'; '.join(reasons)}"
+        return Look("breach", reason, look.devices, look.comparison)
+
+
+def _champion_figures(reports: Mapping[str, DeviceReport], plan: RolloutPlan) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for report in reports.values():
+        if report.figures is not None and plan.champion_digest and report.figures.package == plan.champion_digest:
+            for name, count in report.figures.verdicts.items():
+                sums[name] = sums.get(name, 0) + count
+    return sums
+
+
+def _listed(devices: Sequence[DeviceView], members: int, allowed: int, what: str) -> str:
+    named = "; ".join(f"{device.thing}: {device.message}" for device in devices[:_NAMED])
+    more = f"; and {len(devices) - _NAMED} more" if len(devices) > _NAMED else ""
+    return f"{len(devices)} of {members} devices {what}, at most {allowed} may ({named}{more})"
+
+
+def _passed(devices: Sequence[DeviceView], comparison: Comparison) -> str:
+    done = sum(device.done for device in devices)
+    found = {
+        "shadow": f"{comparison.parts:,} parts were judged by both models and nothing was found beyond the limits",
+        "live": f"{comparison.parts:,} parts, and their figures are within the limits",
+        "errors": f"{comparison.parts:,} parts, {comparison.figures.get('error', 0):,} of them errors",
+    }
+    left = [f"{device.thing}: {device.message}" for device in devices if not device.done]
+    more = f"; without {'; '.join(left[:_NAMED])}" if left else ""
+    return f"{done} of {len(devices)} devices done; {found[comparison.kind]}{more}"
