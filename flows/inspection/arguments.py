@@ -12,7 +12,7 @@ from inspection.errors import SettingsError
 METAFLOW_USERS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")  # where Metaflow looks; it refuses root
 SAMPLE_LINE = "lines/sample.toml"
 OWN_LINE = "lines/line.toml"
-FLAGS = ("--drop-bad-images", "--group-near-duplicates")  # Metaflow wants a value behind each
+FLAGS = ("--drop-bad-images", "--group-near-duplicates", "--rollback")  # Metaflow wants a value behind each
 MAP, MAPS_JOINED_BY = "--map", ";"  # Metaflow takes an option once
 
 

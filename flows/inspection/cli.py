@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from edge.errors import EdgeError
-from inspection.commands import dataset, registry
+from inspection.commands import dataset, fleet, registry
 from inspection.commands.inspecting import inspect
 from inspection.errors import InspectionError
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(registry.app, name="registry")
+app.add_typer(fleet.app, name="fleet")
 app.command()(inspect)
 
 

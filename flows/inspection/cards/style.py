@@ -54,7 +54,7 @@ def clean_axes(axes: Axes) -> None:
 def to_picture(figure: Figure, label: str | None = None) -> CardImage:
     """A figure as a component of a card."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor="white")
+    figure.savefig(stream, format="png", facecolor=figure.get_facecolor())
     return CardImage(src=stream.getvalue(), label=label)
 
 

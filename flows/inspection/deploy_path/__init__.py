@@ -1,0 +1,1 @@
+"""What the steps of the deploy flow call: from an approved version to a healthy fleet, or back."""
