@@ -1,29 +1,31 @@
 """Components as folders that the nuclei's own command-line tools deploy by hand, without AWS.
 
     recipes/<component>-<version>.json
-    artifacts/<component>/<version>/<file>.zip
+    artifacts/<component>/<version>/<zip's stem>/…        what the zip holds
 
-`ggl-cli` (lite) takes such folders as they are; `greengrass-cli` (classic) does so when an artifact's URI in the recipe
-ends in the file's name. Both look for an artifact in `artifacts/` before they would fetch it. The folder serves one
-architecture or all: the nucleus takes the manifest of its own.
+The artifacts lie unpacked, and the recipes name their place by `{artifacts:path}` and list no artifact: nucleus lite
+unpacks nothing that did not come from AWS (it looks for a component's ARN, and without one takes what is on the disk),
+and the classic nucleus would ask S3 for what a recipe lists. Both tools copy folders as they are.
 
-Source: AWS IoT Greengrass V2 developer guide, Greengrass CLI, deployment; the nucleus lite's document on ggl-cli.
+Source: AWS IoT Greengrass V2 developer guide, Greengrass CLI, deployment create; nucleus lite, ggl-cli and
+ggdeploymentd.
 """
 
 import json
-import shutil
-from collections.abc import Mapping
+import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from inspection.errors import RolloutError
 from inspection.fleet.components.built import Built, BuiltComponent, RecipeMaker
 from inspection.fleet.components.publishing import PublishedSet
 from inspection.fleet.components.zips import disk_errors
+from inspection.fleet.recipe_checks import recipe_faults
 
+Nucleus = Literal["lite", "classic"]
 BUCKET = "artifacts"
-"""In URIs of artifacts that are never fetched."""
+"""Stands in URIs until they are taken out."""
 FIRST = PublishedSet("1.0.0", "1.0.0", "", "", "")
 
 
@@ -68,39 +70,62 @@ def versions_of(built: Built, published: PublishedSet | None = None) -> dict[str
     }
 
 
-def deploy_command(built: Built, folder: Path, nucleus: str, published: PublishedSet | None = None) -> list[str]:
+def deploy_command(built: Built, folder: Path, nucleus: Nucleus, published: PublishedSet | None = None) -> list[str]:
     """What to type on a device to which the folder was copied.
 
     Args:
         built: the components.
         folder: where it lies on the device.
-        nucleus: lite or classic.
+        nucleus: on the device.
         published: as for `build_folder`.
 
     Raises:
         RolloutError: another nucleus.
     """
+    if nucleus not in get_args(Nucleus):
+        raise RolloutError(f"nucleus: want lite or classic, found {nucleus!r}")
     versions = versions_of(built, published)
     wanted = [f"{name}={versions[name]}" for name in (built.runtime.name, built.model.name, built.inspector.name)]
     recipes, artifacts = str(folder / "recipes"), str(folder / "artifacts")
     if nucleus == "lite":
         command = ["ggl-cli", "deploy", "--recipe-dir", recipes, "--artifacts-dir", artifacts]
         return [*command, *(part for name in wanted for part in ("--add-component", name))]
-    if nucleus == "classic":
-        command = ["greengrass-cli", "deployment", "create", "--recipeDir", recipes, "--artifactDir", artifacts]
-        return [*command, *(part for name in wanted for part in ("--merge", name))]
-    raise RolloutError(f"nucleus: want lite or classic, found {nucleus!r}")
+    command = ["greengrass-cli", "deployment", "create", "--recipeDir", recipes, "--artifactDir", artifacts]
+    return [*command, *(part for name in wanted for part in ("--merge", name))]
 
 
 def _write(component: BuiltComponent, version: str, make_recipe: RecipeMaker, folder: Path) -> None:
-    uris = {file: f"s3://{BUCKET}/{component.name}/{version}/{file}" for file in component.artifacts}
-    recipe: Mapping[str, Any] = make_recipe(version, uris)
+    uris = {file: f"s3://{BUCKET}/{file}" for file in component.artifacts}
+    recipe = unpacked_recipe(make_recipe(version, uris))
     with disk_errors(folder):
-        place = folder / "artifacts" / component.name / version
-        place.mkdir(parents=True, exist_ok=True)
         for file, path in component.artifacts.items():
-            shutil.copyfile(path, place / file)
+            _unpack(path, folder / "artifacts" / component.name / version / Path(file).stem)
         recipes = folder / "recipes"
-        recipes.mkdir(exist_ok=True)
-        text = json.dumps(recipe, indent=2) + "\n"
-        (recipes / f"{component.name}-{version}.json").write_text(text, encoding="utf-8")
+        recipes.mkdir(parents=True, exist_ok=True)
+        place = recipes / f"{component.name}-{version}.json"
+        place.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        place.chmod(0o644)
+
+
+def unpacked_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The same recipe for artifacts that lie unpacked where a nucleus keeps packed ones.
+
+    Raises:
+        RolloutError: it has faults then.
+    """
+    changed: dict[str, Any] = json.loads(json.dumps(recipe))
+    for manifest in changed["Manifests"]:
+        manifest.pop("Artifacts", None)
+        for step in manifest["Lifecycle"].values():
+            step["Script"] = step["Script"].replace("{artifacts:decompressedPath}", "{artifacts:path}")
+    if faults := recipe_faults(changed):
+        raise RolloutError("the recipe has faults:\n  " + "\n  ".join(faults))
+    return changed
+
+
+def _unpack(archive: Path, place: Path) -> None:
+    """Unpack one of our own zips, readable for everybody whatever this program's umask."""
+    with zipfile.ZipFile(archive) as source:
+        source.extractall(place)
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)

@@ -31,9 +31,7 @@ SUMS = "SHA256SUMS"
 FETCH_TIMEOUT_S = 1800
 
 _UNREACHABLE = re.compile(
-    r"connection|timed out|timeout|temporary failure|name resolution|unreachable|proxy|ssl|certificate|"
-    r"[45]\d\d (client|server) error",
-    re.IGNORECASE,
+    r"Retrying \(|ReadTimeout|ConnectTimeout|SSLError|ProxyError|[45]\d\d (Client|Server) Error(?<!404 Client Error)"
 )
 _log = logging.getLogger(__name__)
 
@@ -180,6 +178,7 @@ def _download(target: Target, pins: Sequence[Pin], folder: Path) -> None:
     requirements = folder / "requirements.txt"
     requirements.write_text(requirements_text(pins), encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--retries=2"]  # also where somebody set none: only its warning tells an index that is away
     command += ["--only-binary=:all:", "--no-deps", "--require-hashes", "--no-cache-dir", "--dest", str(folder)]
     command += ["--implementation", "cp", "--python-version", target.python]
     command += [part for abi in (target.abi, "abi3", "none") for part in ("--abi", abi)]
@@ -193,33 +192,30 @@ def _download(target: Target, pins: Sequence[Pin], folder: Path) -> None:
             "be reached, or name a folder of wheels in [fleet] wheels"
         ) from None
     if done.returncode:
-        raise RolloutError(_explain(target, done.stderr))
+        raise RolloutError(_explain(target, f"{done.stdout}\n{done.stderr}"))
 
 
 def _explain(target: Target, said: str) -> str:
-    errors = [line.strip() for line in said.splitlines() if line.strip()]
-    last = " | ".join(line for line in errors if line.startswith("ERROR"))[-800:] or " | ".join(errors[-3:])
+    """What pip stumbled over, from all that it said."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = " | ".join(line for line in lines if line.startswith("ERROR"))[-800:] or " | ".join(lines[-3:])
     if "DO NOT MATCH THE HASHES" in said:
         return (
             f"wheels for {target}: the package index gave a file that is not the one that the lock names; do not use "
             f"that index ({last})"
         )
-    if (
-        any(
-            line.startswith(("WARNING: Retrying", "WARNING: Location")) is False and _UNREACHABLE.search(line)
-            for line in errors
-        )
-        or "WARNING: Retrying" in said
-    ):
+    if away := next((line for line in lines if _UNREACHABLE.search(line)), ""):
         return (
             f"wheels for {target}: the package index cannot be reached; see the network and pip's settings "
-            f"(`pip config list`), or name a folder of wheels in [fleet] wheels (pip: {last})"
+            f"(`pip config list`), or name a folder of wheels in [fleet] wheels (pip: {away[:400]} | {last})"
         )
     if match := re.search(r"No matching distribution found for (\S+)", said):
         return (
             f"wheels for {target}: the package index has no wheel of {match[1]} for such devices; build one and name "
             f"its folder in [fleet] wheels, or choose other pythons or architectures in [fleet] (pip: {last})"
         )
+    if "No space left on device" in said:
+        return f"wheels for {target}: no space is left on the disk to fetch them; make room and run again ({last})"
     return f"wheels for {target}: pip failed: {last}"
 
 
