@@ -271,7 +271,7 @@ def nuclei_in_a_thread(settings: Settings, **changes: Any) -> Iterator[None]:
             quick = dataclasses.replace(
                 device_settings(settings, thing), look_s=0.05, settle_s=0.5, patience_s=5.0, **changes
             )
-            devices._prepare(folder, quick)
+            devices.prepare(folder, quick)
             stack.enter_context(locked(folder))
             running.append(Nucleus(folder, quick))
         tasks = [asyncio.ensure_future(nucleus.run()) for nucleus in running]
@@ -298,9 +298,9 @@ def nuclei_in_a_thread(settings: Settings, **changes: Any) -> Iterator[None]:
             for nucleus in running:
                 loop.call_soon_threadsafe(nucleus.stopping.set)
             thread.join(90)
-            assert not thread.is_alive()
             for thing in devices.things_of(settings):  # this process lives on, the devices do not
                 device_folder(settings, thing).lock.unlink(missing_ok=True)
+            assert not thread.is_alive()
 
 
 def script_component(

@@ -120,6 +120,13 @@ def _fleet_faults(settings: "Settings") -> list[str]:
         if len(set(devices)) != len(devices):
             faults.append(f"[fleet.local] groups: want each device in one group only, found {sorted(devices)}")
         wrong = [device for device in devices if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", device)]
+        named = sorted(group for group in fleet.local.groups if not re.fullmatch(r"[A-Za-z0-9:_-]{1,128}", group))
+        if named:
+            faults.append(
+                f"[fleet.local] groups: want 1-128 letters, digits, : _ and - as a group's name, found {named}"
+            )
+        if "cloud" in devices:
+            faults.append("[fleet.local] groups: want another name than cloud, which is a folder beside the devices")
         if wrong:
             faults.append(f"[fleet.local] groups: want 1-64 letters, digits, _ and - as a device's name, found {wrong}")
     return faults

@@ -1,12 +1,14 @@
 """Devices of this machine as processes: start them, stop them, see which run. They outlive whoever starts them."""
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,17 +55,12 @@ def start(settings: Settings, things: Sequence[str] = ()) -> tuple[LocalDevice, 
     Raises:
         RolloutError: no such device, or it does not start; with the last words of its log.
     """
-    for thing in _chosen(settings, things):
-        folder = device_folder(settings, thing)
-        wanted = device_settings(settings, thing)
-        running = holder(folder)
-        if running is not None and DeviceSettings.read(folder) == wanted:
-            continue
-        if running is not None:
-            _stop(folder)
-        _prepare(folder, wanted)
-        _launch(folder)
-        log.info("event=device_started thing=%s folder=%s", thing, folder.root)
+    chosen = _chosen(settings, things)
+    with _one_at_a_time(settings):
+        folders = [folder for thing in chosen if (folder := _prepared(settings, thing)) is not None]
+        faults = [fault for launch in [_launch(folder) for folder in folders] if (fault := launch.wait())]
+    if faults:
+        raise RolloutError("\n".join(faults))
     return list_devices(settings, things)
 
 
@@ -73,11 +70,10 @@ def stop(settings: Settings, things: Sequence[str] = ()) -> tuple[LocalDevice, .
     Raises:
         RolloutError: no such device, or it cannot be stopped.
     """
-    for thing in _chosen(settings, things):
-        folder = device_folder(settings, thing)
-        if folder.root.is_dir():
-            _stop(folder)
-            log.info("event=device_stopped thing=%s", thing)
+    chosen = _chosen(settings, things)
+    if settings.local_fleet_folder.is_dir():
+        with _one_at_a_time(settings):
+            _stop([device_folder(settings, thing) for thing in chosen])
     return list_devices(settings, things)
 
 
@@ -129,8 +125,39 @@ def _chosen(settings: Settings, things: Sequence[str]) -> tuple[str, ...]:
     return tuple(things) or known
 
 
-def _prepare(folder: DeviceFolder, wanted: DeviceSettings) -> None:
-    """Its folder, what it is, and a `python3` of the version that its packages are built for."""
+@contextlib.contextmanager
+def _one_at_a_time(settings: Settings) -> Iterator[None]:
+    """Of those who start and stop the devices of a line."""
+    folder = settings.local_fleet_folder.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".starting.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise RolloutError(f"{folder}: cannot keep devices there ({error}); set [fleet.local] folder") from error
+
+
+def _prepared(settings: Settings, thing: str) -> DeviceFolder | None:
+    """A device that is to be started; None when it runs as the settings say."""
+    folder = device_folder(settings, thing)
+    wanted = device_settings(settings, thing)
+    before, nucleus = DeviceSettings.read(folder), holder(folder)
+    if nucleus is not None and before is not None:
+        if before == wanted:
+            return None
+        if before.line != wanted.line:
+            raise RolloutError(
+                f"{folder.root}: want a device of line {wanted.line}, found one of line {before.line} that runs; stop "
+                "it, or set another [fleet.local] folder"
+            )
+        _stop([folder])
+    prepare(folder, wanted)
+    return folder
+
+
+def prepare(folder: DeviceFolder, wanted: DeviceSettings) -> None:
+    """Make a device's folder: what it is, and a `python3` of the version that its packages are built for."""
     (folder.root / "bin").mkdir(parents=True, exist_ok=True)
     link = folder.root / "bin" / "python3"
     link.unlink(missing_ok=True)
@@ -138,34 +165,56 @@ def _prepare(folder: DeviceFolder, wanted: DeviceSettings) -> None:
     wanted.write(folder)
 
 
-def _launch(folder: DeviceFolder) -> None:
+@dataclass(frozen=True)
+class _Launch:
+    """A nucleus that is on its way."""
+
+    folder: DeviceFolder
+    process: subprocess.Popen[bytes]  # ends at once: the nucleus itself is a child of the system
+    log_from: int
+
+    def wait(self) -> str:
+        """Wait until the nucleus has told the cloud of itself; what went wrong, or ""."""
+        said = self.process.communicate()[0].decode(errors="replace")
+        deadline = time.monotonic() + START_S
+        while holder(self.folder) is None or not (self.folder.status.exists() or self.folder.offline.exists()):
+            words = (said + self._logged()).strip()[-2000:] or "it said nothing"
+            crashed = holder(self.folder) is None and "Traceback" in words
+            if self.process.returncode or crashed or "event=nucleus_ends" in words or time.monotonic() > deadline:
+                return f"{self.folder.root}: the device does not start: {words}"
+            time.sleep(_POLL_S)
+        log.info("event=device_started folder=%s", self.folder.root)
+        return ""
+
+    def _logged(self) -> str:
+        path = self.folder.log("nucleus")
+        return path.read_bytes()[self.log_from :].decode(errors="replace") if path.exists() else ""
+
+
+def _launch(folder: DeviceFolder) -> _Launch:
     output = folder.log("nucleus")
     begin = output.stat().st_size if output.exists() else 0
     folder.status.unlink(missing_ok=True)
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "inspection.fleet.local.nucleus", str(folder.root), "--detach"],
         env={**os.environ, "PYTHONPATH": _search_path()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        check=False,
     )
-    deadline = time.monotonic() + START_S
-    while holder(folder) is None or not (folder.status.exists() or folder.offline.exists()):
-        said = output.read_text(encoding="utf-8", errors="replace")[begin:] if output.exists() else ""
-        if done.returncode or "event=nucleus_ends" in said or time.monotonic() > deadline:
-            words = (done.stdout.decode(errors="replace") + said).strip()[-2000:]
-            raise RolloutError(f"{folder.root}: the device does not start: {words or 'it said nothing'}")
-        time.sleep(_POLL_S)
+    return _Launch(folder, process, begin)
 
 
-def _stop(folder: DeviceFolder) -> None:
-    nucleus = holder(folder)
-    if nucleus is not None:
-        end([nucleus], STOP_S)
-    end_all(folder.root, 0.0)  # what a nucleus left that was killed
-    if holder(folder) is not None:
-        raise RolloutError(f"{folder.root}: the nucleus does not stop, process {nucleus}; end it by hand")
+def _stop(folders: Sequence[DeviceFolder]) -> None:
+    running = [nucleus for folder in folders if (nucleus := holder(folder)) is not None]
+    end(running, STOP_S)
+    for folder in folders:
+        end_all(folder.root, 0.0)  # what a nucleus left that was killed
+    left = [nucleus.pid for nucleus in running if nucleus.is_alive()]
+    if left:
+        raise RolloutError(f"the nuclei with the process ids {left} do not stop; end them by hand")
+    for nucleus in running:
+        log.info("event=device_stopped pid=%d", nucleus.pid)
 
 
 def _search_path() -> str:

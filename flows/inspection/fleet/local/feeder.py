@@ -100,7 +100,7 @@ def pictures(settings: DeviceSettings) -> Iterator[Path]:
     if settings.parts == "sample":
         from inspection.sample import make_sample  # a second to import
 
-        folder = Path(settings.cloud).parent / "parts" / f"sample-{SAMPLE_SEED}"
+        folder = Path(settings.cloud) / "parts" / f"sample-{SAMPLE_SEED}"
         made = sorted(make_sample(folder, SAMPLE_PARTS, SAMPLE_SEED).glob("*/*.jpg"))
         draw = random.Random(settings.thing)
         while True:
