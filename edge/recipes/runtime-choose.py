@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 
-def reason_against(machine, sets):
+def reason_against(machine: str, sets: dict) -> str:
     """Why no set fits; empty when one does."""
     built = f"built are {', '.join(sorted(sets))} for {machine}"
     if platform.python_implementation() != "CPython" or abi() not in sets:
@@ -27,12 +27,12 @@ def reason_against(machine, sets):
     return ""
 
 
-def abi():
+def abi() -> str:
     """Such as cp311."""
     return f"cp{sys.version_info[0]}{sys.version_info[1]}"
 
 
-def main():
+def main() -> int:
     """Print the set's name."""
     document = json.loads(Path(sys.argv[1]).read_text())
     reason = reason_against(document["machine"], document["sets"])

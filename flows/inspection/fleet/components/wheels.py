@@ -85,12 +85,12 @@ def _from_folder(target: Target, pins: Sequence[Pin], folder: Path) -> tuple[Whe
     missing: list[str] = []
     with disk_errors(folder):
         known = frozenset(_sums(folder))
-        files = {path: wheel for path in sorted(folder.glob("*.whl")) if (wheel := _identify(path.name))}
+        files = {path: name for path in sorted(folder.glob("*.whl")) if (name := _identify(path.name))}
         for pin in pins:
             fitting = [
                 (rank, path)
-                for path, wheel in files.items()
-                if wheel == (pin.name, pin.version) and (rank := target.rank(path.name)) is not None
+                for path, name in files.items()
+                if name == (pin.name, pin.version) and (rank := target.rank(path.name)) is not None
             ]
             if fitting:
                 found.append(_verified(min(fitting)[1], pin, known))
@@ -146,11 +146,11 @@ def _from_cache(target: Target, pins: Sequence[Pin], cache: Path) -> tuple[Wheel
 
 
 def _from_index(target: Target, pins: Sequence[Pin], cache: Path) -> tuple[Wheel, ...]:
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache) as name:
-        scratch = Path(name)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache) as created:
+        scratch = Path(created)
         _log.info("event=wheels_fetched_from_index target=%r packages=%d", str(target), len(pins))
         _download(target, pins, scratch)
-        fetched = {wheel: path for path in scratch.glob("*.whl") if (wheel := _identify(path.name))}
+        fetched = {name: path for path in scratch.glob("*.whl") if (name := _identify(path.name))}
         wheels = []
         for pin in pins:
             path = fetched.get((pin.name, pin.version))
