@@ -45,6 +45,7 @@ class Device:
         self.components: dict[str, Component] = {}
         self._socket = socket
         self._tokens: dict[str, str] = {}  # to component
+        self._waiting: set[str] = set()  # installed by the deployment that is under way, not started yet
 
     def boot(self) -> None:
         """Start what is installed, as after a restart of the machine.
@@ -105,6 +106,7 @@ class Device:
             if recipes[name].install is not None:
                 await fresh[name].install()
                 self.memory.installed[name] = carried
+                self._waiting.add(name)
                 self.memory.save(self.folder)
         for name in sorted(set(self.components) | set(self.memory.installed)):
             if name not in ours:
@@ -135,7 +137,8 @@ class Device:
 
     def states(self) -> dict[str, str]:
         """Of what is installed: name to state."""
-        found = {name: "BROKEN" for name in self.memory.installed}  # whose packages are lost
+        # Without a process: installed just now, or its packages are lost.
+        found = {name: "INSTALLED" if name in self._waiting else "BROKEN" for name in self.memory.installed}
         found |= {name: component.state for name, component in self.components.items()}
         return found | dict.fromkeys(self.memory.provided, "RUNNING")
 
@@ -154,6 +157,7 @@ class Device:
             await before.stop()
             self._forget_tokens(name, component)
         self.components[name] = component
+        self._waiting.discard(name)
         component.start()
         return component
 

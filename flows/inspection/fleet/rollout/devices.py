@@ -99,7 +99,7 @@ def look_at(
     if ours and status.state == "failed":
         return view("failed", f"the deployment failed: {status.error or 'the device gives no reason'}")
     broken = sorted(name for name in wish.names if status.states.get(name) in _BROKEN_STATES)
-    if ours and broken:
+    if ours and broken and status.state == "succeeded":  # before that, it is the state of what was there
         return view(
             "failed", f"{', '.join(broken)} does not stay up (it is {status.states[broken[0]]}): {status.error}"
         )
