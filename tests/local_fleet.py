@@ -269,7 +269,7 @@ def nuclei_in_a_thread(settings: Settings, **changes: Any) -> Iterator[None]:
         for thing in devices.things_of(settings):
             folder = device_folder(settings, thing)
             quick = dataclasses.replace(
-                device_settings(settings, thing), look_s=0.05, settle_s=0.5, patience_s=5.0, **changes
+                device_settings(settings, thing), look_s=0.05, settle_s=0.5, patience_s=2.0, **changes
             )
             devices.prepare(folder, quick)
             stack.enter_context(locked(folder))
@@ -311,6 +311,7 @@ def script_component(
     run: str = "echo ok",
     install: str | None = None,
     files: Mapping[str, str] | None = None,
+    artifacts: bool = True,
     **recipe: Any,
 ) -> PublishedVersion:
     """Publish a component of shell scripts.
@@ -323,6 +324,7 @@ def script_component(
         run: script; `{artifacts:decompressedPath}/files/` holds the files.
         install: script; None: the component has none.
         files: of the artifact, name to text.
+        artifacts: whether it has that artifact; without, `recipe` brings its own manifests.
         recipe: top-level keys of the recipe.
     """
     archive = folder / name / version / "files.zip"
@@ -348,7 +350,7 @@ def script_component(
         **recipe,
     }
     digest = hashlib.sha256(archive.read_bytes() + json.dumps(document).encode()).hexdigest()
-    return fleet.publish(ComponentVersion(name, version, document, {"files.zip": archive}, digest))
+    return fleet.publish(ComponentVersion(name, version, document, {"files.zip": archive} if artifacts else {}, digest))
 
 
 def wait_until(done: Callable[[], bool], timeout_s: float = 90.0, say: Callable[[], str] = lambda: "") -> None:
