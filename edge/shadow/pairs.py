@@ -30,7 +30,11 @@ class Pairs:
     ) -> None:
         self._clocks = wall, steady
         self._lock = threading.Lock()
-        self._clear("", "")
+        self._names = "", ""
+        self._pairs: Counter[str] = Counter()
+        self._images: Counter[str] = Counter()
+        self._skipped = 0
+        self._since = Since(None, wall, steady)
         kept = kept or {}
         names, since = (kept.get("champion"), kept.get("challenger")), time_or_none(kept.get("since"))
         pairs, images = _counter(kept.get("pairs")), _counter(kept.get("images"))
@@ -97,9 +101,7 @@ class Pairs:
 
     def _clear(self, champion: str, challenger: str) -> None:
         self._names = champion, challenger
-        self._pairs: Counter[str] = Counter()
-        self._images: Counter[str] = Counter()
-        self._skipped = 0
+        self._pairs, self._images, self._skipped = Counter(), Counter(), 0
         self._since = Since(None, *self._clocks)
 
 

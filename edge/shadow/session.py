@@ -157,19 +157,19 @@ class Session:
         except OSError as error:
             return f"cannot start a process for it: {error.strerror or error}; check memory and disk"
         assert child.stdin is not None
-        assert child.stdout is not None
+        assert isinstance(child.stdout, io.FileIO)
         with self._changed:
             self._child = child
             if self._stopping:
                 child.kill()
-        with io.BufferedReader(child.stdout) as answers, child.stdin as parts:  # type: ignore[type-var]
+        with io.BufferedReader(child.stdout) as answers, child.stdin as parts:
             try:
                 return self._talk(child, _Pipe(parts.fileno()), answers)
             finally:
                 child.kill()
                 child.wait()
 
-    def _talk(self, child: "subprocess.Popen[bytes]", parts: "_Pipe", answers: io.BufferedReader) -> str:
+    def _talk(self, child: "subprocess.Popen[bytes]", parts: "_Pipe", answers: "io.BufferedReader[io.FileIO]") -> str:
         first = answers.readline()
         if not first:
             return _how_it_ended(child)

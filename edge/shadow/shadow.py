@@ -105,6 +105,7 @@ class Shadow:
         if wanted is not None and wanted.digest == champion:
             wanted = None
             self._message = "the challenger serves now"
+            self._pairs.forget()  # should it be taken back, both are compared anew
         if wanted is not None and champion is None:
             wanted = None
             self._message = "waits until a champion serves"
