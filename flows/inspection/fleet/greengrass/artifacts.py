@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from inspection.errors import RolloutError
 from inspection.fleet.greengrass.clients import Clients
-from inspection.fleet.greengrass.errors import explained
+from inspection.fleet.greengrass.errors import code_of, explained
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +66,15 @@ class ArtifactStore:
             RolloutError: the bucket is elsewhere, or cannot be asked.
         """
         with explained(f"looking for the bucket {self.bucket}", self._clients.region, "s3"):
-            head = self._clients.s3.head_bucket(Bucket=self.bucket)
+            try:
+                head = self._clients.s3.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if code_of(error) not in ("404", "NoSuchBucket"):
+                    raise
+                raise RolloutError(
+                    f"artifacts: there is no bucket {self.bucket!r}; create it in {self._clients.region} or correct "
+                    "[line] storage"
+                ) from error
         found = head.get("BucketRegion") or self._clients.region
         if found != self._clients.region:
             raise RolloutError(

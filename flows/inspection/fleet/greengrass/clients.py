@@ -28,9 +28,9 @@ class Clients:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._wanted_region = settings.fleet.region or None
         with explained("opening the fleet", settings.fleet.region):
-            self._session = boto3.session.Session(region_name=settings.fleet.region or None)
-            self.region: str = self._client("greengrassv2").meta.region_name
+            self.region: str = self.greengrass.meta.region_name
 
     @functools.cached_property
     def greengrass(self) -> Any:
@@ -61,8 +61,9 @@ class Clients:
         return f"arn:{partition}:greengrass:{self.region}:{owner}:components:{name}"
 
     def _client(self, service: str) -> Any:
-        return self._session.client(
+        return boto3.client(
             service,  # type: ignore[call-overload]  # the stubs know some services only
+            region_name=self._wanted_region,
             config=Config(
                 retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
                 connect_timeout=10,

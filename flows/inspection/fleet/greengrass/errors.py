@@ -58,6 +58,7 @@ _NETWORK = (
     ConnectionClosedError,
     ProxyConnectionError,
 )
+_IAM_ACTIONS = {"HeadBucket": "ListBucket", "HeadObject": "GetObject", "CreateMultipartUpload": "PutObject"}
 _IAM_PREFIX = {"greengrassv2": "greengrass"}  # of an action's name, where it differs from the service's
 
 
@@ -154,7 +155,8 @@ def _action(error: ClientError, service: str) -> str:
     named = re.search(r"not authorized to perform:? ?([a-z0-9-]+:[A-Za-z0-9*]+)", message_of(error))
     if named:
         return named[1]
-    return f"{_IAM_PREFIX.get(service, service)}:{error.operation_name}"
+    action = _IAM_ACTIONS.get(error.operation_name, error.operation_name)
+    return f"{_IAM_PREFIX.get(service, service)}:{action}"
 
 
 def _attempts(error: ClientError) -> int:
