@@ -234,7 +234,7 @@ def _describe_timeline(timeline: Sequence[tuple[float, str]]) -> list[MetaflowCa
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"  # noqa: RUF001
+    return "–" if share is None else f"{100 * share:.1f}\u00a0%"  # noqa: RUF001
 
 
 def _megabytes(size_bytes: int) -> str:
@@ -248,8 +248,8 @@ def _clock(at: float) -> str:
 
 def _after(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.0f}\u00a0s"
+    return f"{seconds / 60:.0f}\u00a0min" if seconds < 5400 else f"{seconds / 3600:.1f}\u00a0h"
 
 
 def _list_some(names: Sequence[str]) -> str:

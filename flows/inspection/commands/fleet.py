@@ -25,6 +25,7 @@ from inspection.errors import RolloutError
 from inspection.fleet.opening import open_fleet
 from inspection.fleet.overview import DeviceOverview, look_over
 from inspection.fleet.recipes import ComponentNames, component_names
+from inspection.fleet.rollout.opening import request_abort
 from inspection.fleet.rollout.record import RolloutRecord, latest_record, rollout_numbers
 from inspection.fleet.rollout.timeline import outcome_of, sentence
 from inspection.registry.choosing import choose_version
@@ -158,13 +159,8 @@ def abort(
             f"line {line}: want the settings of that line, found those of line {settings.line.name}; name them with "
             "--config lines/….toml"
         )
-    latest = latest_record(open_storage(settings.storage_root), line)
-    if latest is None or latest.end() is not None:
-        raise RolloutError(
-            f"line {line}: want a rollout that runs, found none; to go back to the model before: "
-            f"`python flows/deploy_flow.py{_config(config, 'line ')} run --rollback`"
-        )
-    print_line(make_console(), f"rollout {latest.number} of line {line}: {latest.request_abort(by, why)}")
+    storage = open_storage(settings.storage_root)
+    print_line(make_console(), f"line {line}: {request_abort(storage, line, by, why, settings.fleet.poll_seconds)}")
     print_line(make_console(), f"next: lineside fleet status{_config(config)}", style="cyan")
 
 

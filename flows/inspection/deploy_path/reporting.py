@@ -12,6 +12,7 @@ from inspection.deploy_path.seeing import GOOD_ENDS, advice, headline, to_rollou
 from inspection.errors import RolloutError, StorageError
 from inspection.fleet.notify import Notice, Sent, send_notice
 from inspection.fleet.opening import open_fleet
+from inspection.fleet.overview import DeviceOverview, look_over
 from inspection.fleet.rollout.devices import DeviceView
 from inspection.fleet.rollout.timeline import OnChange, Outcome, View, read_view
 from inspection.settings import Settings
@@ -51,6 +52,8 @@ class _Watching:
         self._storage = open_storage(settings.storage_root)
         fleet, options = open_fleet(settings), settings.fleet
         self._members = {group: fleet.members(group) for group in (options.canary_group, *options.wave_groups)}
+        self._fleet = fleet
+        self._overview: dict[str, DeviceOverview] = {}
         self._seen: dict[str, DeviceView] = {}
         self._pictures: Disagreements | None = None
         self._drawn_s = self._searched_s = float("-inf")
@@ -62,6 +65,8 @@ class _Watching:
         now_s = time.monotonic()
         if view.end is None and view.stage == self._stage and now_s - self._drawn_s < REFRESH_S:
             return
+        if view.end is not None or not self._overview:
+            self._look_over()
         self._drawn_s, self._stage = now_s, view.stage
         told = ""
         if view.end is not None:
@@ -75,13 +80,22 @@ class _Watching:
                     self._members,
                     self._choice,
                     self._published,
-                    self._seen,
+                    {} if view.end is not None else self._seen,
+                    self._overview,
                     self._find_pictures(view, now_s),
                     told,
                 )
             )
         )
         self._card.refresh()
+
+    def _look_over(self) -> None:
+        """How all devices do, at the beginning and at the end; in between, those of the stage are looked at."""
+        try:
+            found = look_over(self._fleet, self._storage, self._settings)
+            self._overview = {device.thing: device for device in found}
+        except (RolloutError, StorageError) as error:  # the rollout does not hang on its card
+            log.warning("event=devices_not_seen error=%r", str(error))
 
     def _find_pictures(self, view: View, now_s: float) -> list[Any]:
         plan = view.plan

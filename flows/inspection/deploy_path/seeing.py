@@ -17,6 +17,7 @@ from inspection.deploy_path.view import (
     StageView,
     State,
 )
+from inspection.fleet.overview import DeviceOverview
 from inspection.fleet.reports import VERDICTS
 from inspection.fleet.rollout.devices import DeviceView
 from inspection.fleet.rollout.plan import RolloutPlan
@@ -37,6 +38,7 @@ def to_rollout_view(
     choice: Choice,
     published: Published | None,
     seen: Mapping[str, DeviceView],
+    overview: Mapping[str, DeviceOverview],
     disagreements: Sequence[DisagreementView] = (),
     told: str = "",
 ) -> RolloutView:
@@ -47,7 +49,8 @@ def to_rollout_view(
         members: thing group to its devices.
         choice: what the flow was asked for.
         published: what the second step published; None: nothing.
-        seen: device to how it was when it was last looked at.
+        seen: device to how far it was in its stage when it was last looked at.
+        overview: device to how it did at the beginning or at the end.
         disagreements: pictures.
         told: what became of the notification; "" = none yet.
     """
@@ -74,10 +77,10 @@ def to_rollout_view(
             SizeView(one.name, one.version, one.new, one.size_bytes)
             for one in (published.components if published else ())
         ],
-        devices=_devices(view, members, seen),
+        devices=_devices(members, seen, overview),
         comparisons=comparisons,
         disagreements=disagreements,
-        timeline=[(event.at, sentence(event)) for event in view.events] + _last_event(view),
+        timeline=_timeline(view),
         facts=facts,
     )
 
@@ -216,16 +219,20 @@ def _places(plan: RolloutPlan, members: Mapping[str, Sequence[str]], view: View)
     return places
 
 
-def _devices(view: View, members: Mapping[str, Sequence[str]], seen: Mapping[str, DeviceView]) -> list[DeviceRow]:
+def _devices(
+    members: Mapping[str, Sequence[str]], seen: Mapping[str, DeviceView], overview: Mapping[str, DeviceOverview]
+) -> list[DeviceRow]:
     rows = []
     for group, things in members.items():
         for thing in things:
-            device = seen.get(thing)
-            if device is None:
-                rows.append(DeviceRow(thing, group, "not touched yet", None, 0))
-                continue
-            good, state = STATES.get(device.state, (None, device.state))
-            rows.append(DeviceRow(thing, group, state, good, device.parts, device.message))
+            device, known = seen.get(thing), overview.get(thing)
+            if device is not None:
+                good, state = STATES.get(device.state, (None, device.state))
+                rows.append(DeviceRow(thing, group, state, good, device.parts, device.message))
+            elif known is not None:
+                serves = f", model {known.model} serves" if known.model is not None else ""
+                good = True if known.well else False if known.state in ("failed", "degraded", "stopped") else None
+                rows.append(DeviceRow(thing, group, known.state + serves, good, known.parts, known.error))
     return rows
 
 
@@ -323,8 +330,10 @@ def _checks(
     return rows
 
 
-def _last_event(view: View) -> list[tuple[float, str]]:
-    if view.end is None:
-        return []
-    words = {"deployed": "done", "unchanged": "nothing to do", "went-back": "back"}
-    return [(view.end.at, words.get(view.end.outcome, view.end.outcome.replace("-", " ")))]
+def _timeline(view: View) -> list[tuple[float, str]]:
+    """What happened; an intention that is followed by the deed is left out."""
+    told = [(event.at, sentence(event)) for event in view.events if event.what != "deploying"]
+    if view.end is not None:
+        words = {"deployed": "done", "unchanged": "nothing to do", "went-back": "back"}
+        told.append((view.end.at, words.get(view.end.outcome, view.end.outcome.replace("-", " "))))
+    return told
