@@ -9,11 +9,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from inspection.storage import Storage, StorageError
 
+READERS = 16  # messages read at once: in a bucket each costs a round trip, and a wave may have thousands of devices
 VERDICTS = ("pass", "fail", "review", "error")
 
 
@@ -82,18 +84,23 @@ def read_reports(storage: Storage, line: str, things: Iterable[str]) -> dict[str
     A message that is cut or of another major version counts as none: the device then looks silent, which stops a
     rollout, and the next message, or an update of this program, mends it.
     """
-    found = {}
-    for thing in things:
+    names = list(things)
+    if not names:
+        return {}
+
+    def read(thing: str) -> DeviceReport | None:
         key = health_key(line, thing)
         try:
-            report = parse_report(storage.read(key)) if storage.exists(key) else None
+            return parse_report(storage.read(key)) if storage.exists(key) else None
         except StorageError:
             if storage.exists(key):
                 raise
-            continue
-        if report is not None and report.thing == thing:
-            found[thing] = report
-    return found
+            return None
+
+    with ThreadPoolExecutor(min(READERS, len(names))) as pool:
+        reports = list(pool.map(read, names))
+    pairs = zip(names, reports, strict=True)
+    return {thing: report for thing, report in pairs if report is not None and report.thing == thing}
 
 
 def parse_report(data: bytes) -> DeviceReport | None:

@@ -8,7 +8,8 @@ from inspection.fleet.interface import DeviceStatus
 from inspection.fleet.reports import DeviceReport
 
 SILENT_S = 600.0  # a device that gave no sign for longer is not taken for well; devices report every minute
-_BROKEN_STATES = ("BROKEN", "ERRORED")
+BROKEN = "BROKEN"  # the nucleus has given up; ERRORED is tried again
+_ERRORED = "ERRORED"
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,9 @@ def look_at(
 
     if ours and status.state == "failed":
         return view("failed", f"the deployment failed: {status.error or 'the device gives no reason'}")
-    broken = sorted(name for name in wish.names if status.states.get(name) in _BROKEN_STATES)
-    if ours and broken and status.state == "succeeded":  # before that, it is the state of what was there
-        return view(
-            "failed", f"{', '.join(broken)} does not stay up (it is {status.states[broken[0]]}): {status.error}"
-        )
+    broken = broken_components(status, wish.names)
+    if ours and broken:
+        return view("failed", broken)
     refusal = _refusal(fresh, wish)
     if refusal:
         return view("failed", refusal)
@@ -110,12 +109,21 @@ def look_at(
         return view("away", f"offline since {_moment(status.seen_at)}")
     if not ours or status.state != "succeeded":
         return view("waiting", f"the deployment is {status.state}" if ours else "the deployment has not reached it")
+    errored = sorted(name for name in wish.names if status.states.get(name) == _ERRORED)
+    if errored:
+        return view("waiting", f"{', '.join(errored)} had an error and is started again: {status.error}")
     if report is None:
         return view("away", "it has sent no health message; see whether its inspector runs and its messages are stored")
     if fresh is None:
         return view("away", f"no health message since {_moment(report.at)} by its clock")
     lacks = _lacks(fresh, parts, wish)
     return view("waiting", lacks) if lacks else view("done", "")
+
+
+def broken_components(status: DeviceStatus, names: Collection[str]) -> str:
+    """Which of these components the nucleus has given up on a device, in words; empty when none."""
+    broken = sorted(name for name in names if status.states.get(name) == BROKEN)
+    return f"{', '.join(broken)} does not stay up (it is {BROKEN}): {status.error}" if broken else ""
 
 
 def _refusal(report: DeviceReport | None, wish: Wish) -> str:

@@ -69,6 +69,7 @@ class RolloutRecord:
     ) -> None:
         self.storage, self.line, self.number, self.token = storage, line, number, token
         self.clock = clock
+        self._known: dict[str, Event] = {}
         self.prefix = f"{rollouts_prefix(line)}{number:06d}/"
         self.plan: RolloutPlan = parse_plan(self._read("plan.json"), self._where("plan.json"))
 
@@ -76,10 +77,7 @@ class RolloutRecord:
 
     def events(self) -> tuple[Event, ...]:
         """All events, oldest first."""
-        return tuple(
-            _event(parse_document(self._read(name), self._where(name)), self._where(name))
-            for name in self._numbered("events", ".json")
-        )
+        return tuple(self._read_event(name) for name in self._numbered("events", ".json"))
 
     def end(self) -> End | None:
         """How it ended; None while it is open."""
@@ -214,6 +212,12 @@ class RolloutRecord:
 
     def _read(self, name: str) -> bytes:
         return self.storage.read(f"{self.prefix}{name}")
+
+    def _read_event(self, name: str) -> Event:
+        """An event; each is written once, and read once."""
+        if name not in self._known:
+            self._known[name] = _event(parse_document(self._read(name), self._where(name)), self._where(name))
+        return self._known[name]
 
     def _where(self, name: str) -> str:
         return f"{self.storage.root}/{self.prefix}{name}"

@@ -158,30 +158,34 @@ def wait_for_devices(
         missing, pending = [], False
         for group, digest in digests.items():
             try:
-                statuses = fleet.status(group)
+                newest, statuses = fleet.deployed(group), fleet.status(group)
                 reports = read_reports(record.storage, record.line, [status.thing for status in statuses])
             except InspectionError as error:
                 missing.append(f"group {group}: {error}")
                 continue
             for status in statuses:
                 report = reports.get(status.thing)
-                lacks = _still(status, None if report is None else report.serving, digest)
+                arrived = newest is not None and status.deployment == newest.id
+                lacks = _still(status, arrived, None if report is None else report.serving, digest)
                 if lacks:
                     missing.append(f"{status.thing}: {lacks}")
-                    pending |= status.state not in ("offline", "failed")
+                    pending |= status.state != "offline" and not (arrived and status.state == "failed")
         show()
         if not pending or clock() >= until:
             return tuple(missing)
         sleep(poll_s)
 
 
-def _still(status: DeviceStatus, serving: str | None, digest: str) -> str:
+def _still(status: DeviceStatus, arrived: bool, serving: str | None, digest: str) -> str:
+    """What is missing until a device has what it is to have, in words; empty when nothing is."""
+    if status.state == "offline":
+        return "offline; it gets it when it comes back"
+    if not arrived:
+        return "the deployment has not reached it"
     if status.state == "failed":
         return f"the deployment failed: {status.error or 'the device gives no reason'}"
     if status.state != "succeeded":
-        return {"offline": "offline; it gets it when it comes back"}.get(
-            status.state, f"the deployment is {status.state}"
-        )
+        return f"the deployment is {status.state}"
     if digest and serving != digest:
         return f"it serves package {serving[:12] if serving else 'none'}, want {digest[:12]}"
     return ""

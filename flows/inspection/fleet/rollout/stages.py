@@ -1,13 +1,13 @@
 """The stages of a rollout: what each asks of its devices, and what one look at them says."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from inspection.fleet.interface import Fleet
 from inspection.fleet.reports import DeviceReport, read_reports
 from inspection.fleet.rollout.comparison import Comparison, Limits, compare_pairs
-from inspection.fleet.rollout.devices import DeviceView, Watch, Wish, look_at
+from inspection.fleet.rollout.devices import DeviceView, Watch, Wish, broken_components, look_at
 from inspection.fleet.rollout.live import choose_baseline, compare_live
 from inspection.fleet.rollout.plan import RolloutPlan
 from inspection.fleet.rollout.tally import Tally
@@ -169,7 +169,25 @@ class Observer:
             look_at(status, reports.get(status.thing), fresh.get(status.thing), self._parts(status.thing), wish)
             for status in statuses
         )
-        return self._judge(devices, self._compare(len(devices)))
+        look = self._judge(devices, self._compare(len(devices)))
+        later = self._broken_since() if look.verdict != "breach" else ""
+        return replace(look, verdict="breach", reason=later) if later else look
+
+    def _broken_since(self) -> str:
+        """What broke in the groups of earlier stages since they passed; empty when nothing did."""
+        plan, limits = self._plan, Limits.of(self._plan.limits)
+        place = plan.groups.index(self._stage.group)
+        for group in plan.groups[:place]:
+            statuses = self._fleet.status(group)
+            broken = [
+                DeviceView(status.thing, group, "failed", text)
+                for status in statuses
+                if (text := broken_components(status, plan.our_names))
+            ]
+            allowed = 0 if group == plan.canary_group else int(limits.max_failed_devices * len(statuses) + 1e-9)
+            if len(broken) > allowed:
+                return f"group {group}, which passed before: {_listed(broken, len(statuses), allowed, 'failed')}"
+        return ""
 
     def _parts(self, thing: str) -> int:
         return sum(count for name, count in self.tally.of(thing).items() if name != _SKIPPED)
