@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from inspection.storage import Storage, StorageError
+from inspection.errors import StorageError
+from inspection.storage import Storage
 
 READERS = 16  # messages read at once: in a bucket each costs a round trip, and a wave may have thousands of devices
 VERDICTS = ("pass", "fail", "review", "error")
