@@ -8,15 +8,16 @@ exported from the same PyTorch module; int8 calibrated for each) behind our own 
 what runs the model. Each contestant is a process that stays loaded; they take turns in every round. Weights are random,
 which does not change the time. On one thread, then on all cores for one picture.
 
-Then the whole inspector: memory, cold start, parts per second, what its own code and syncing cost; and the size of the
-device's environment. Makes .venv-peers from bench/requirements-peers.txt when it is not there. The other environments
-are made by `make setup` and `make test`.
+Then the whole inspector: memory, cold start, parts per second, what its own code and syncing cost, what a challenger
+beside the champion costs it; and the size of the device's environment. Makes .venv-peers from
+bench/requirements-peers.txt when it is not there. The other environments are made by `make setup` and `make test`.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -50,6 +51,8 @@ OF_BARE = 1.1  # decode + resize + a bare invoke, at most
 OVERHEAD = 0.05  # of the verdict path, at most
 MEMORY, COLD_START = 1 / 5, 1 / 10  # of the reference, at most
 ENVIRONMENT_MB = 200  # at most
+PACE_PER_S = 5.0  # of a line, on one core
+SHADOWED = 1.25  # median latency with a challenger beside, at most; its processor's caches are shared
 EFFICIENCY = 0.85  # of cores x one core, at least
 BATCH = 4  # pictures of one turn
 
@@ -242,6 +245,36 @@ def sustained(folder: Path, parts: int, cores: int, rounds: int, claims: Claims)
     claims.at_least(f"parts/s on {cores} cores / ({cores} x one core)", spool_ms / all_ms / cores, EFFICIENCY)
 
 
+def with_a_challenger(folder: Path, parts: int, rounds: int, claims: Claims) -> None:
+    """Latency of the champion's verdicts at a line's pace, on one core, without and with a challenger of its size."""
+    print(f"\n== a challenger beside the champion, {PACE_PER_S:.0f} parts/s on one core")
+    challenger = folder / "challenger"
+    shutil.copytree(folder / "package-int8", challenger)
+    contract = json.loads((challenger / "contract.json").read_text())
+    contract["operating_point"]["id"] = "challenger"
+    (challenger / "contract.json").write_text(json.dumps(contract))
+    runs: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for _ in range(rounds):
+        for beside in runs:
+            arguments = [folder / "package-int8", folder / "pictures", parts, PACE_PER_S, *[challenger] * beside]
+            command = [python_of(".venv-edge"), DEVICE / "shadowed.py", *arguments]
+            done = subprocess.run([str(one) for one in command], capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"the inspector failed: {done.stderr[-3000:]}")
+            runs[beside].append(json.loads(done.stdout.splitlines()[-1]))
+    medians = []
+    for beside, found in runs.items():
+        times = sorted(value for run in found for value in run["total_ms"])
+        medians.append(statistics.median(times))
+        p99 = times[len(times) * 99 // 100]
+        print(f"{'with' if beside else 'without'}: p50 {medians[-1]:.1f} ms, p99 {p99:.1f} ms")
+    pairs = sum(sum(run["pairs"].values()) for run in runs[True])
+    print(f"{pairs} parts judged by both, {sum(run['skipped'] for run in runs[True])} skipped")
+    if len({run["verdicts"] for found in runs.values() for run in found}) != 1:
+        raise SystemExit("the challenger changed the champion's verdicts")
+    claims.at_most("median latency with / without a challenger", medians[1] / medians[0], SHADOWED)
+
+
 def start_inspector(folder: Path, state: str, *more: str) -> subprocess.Popen[str]:
     command = [python_of(".venv-edge"), "-m", "edge", "--model", folder / "package-int8", "--thing", "bench", "--json"]
     command += ["--source", f"folder:{folder / 'pictures'}", "--state", state, *more]
@@ -357,6 +390,7 @@ def main() -> int:
         if cores > 1:
             race(work, cores, max(1, options.rounds // 2), claims)
         sustained(work, options.parts, cores, options.repeats, claims)
+        with_a_challenger(work, min(options.parts, 100), options.repeats, claims)
         cold_start(work, options.repeats, claims)
         memory(work, reference_rss, claims)
         environment_size(folder, claims)
