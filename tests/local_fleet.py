@@ -58,8 +58,8 @@ GOOD, BAD = "part-2.jpg", "part-1.png"  # the tiny model passes one and fails th
 DEVICE_PYTHON = REPOSITORY / ".venv-edge" / "bin" / "python"
 
 
-def local_settings(folder: Path, **fleet: Any) -> Settings:
-    """Settings of the line `tiny` with three devices below the folder; `fleet` goes into `[fleet]`."""
+def local_settings(folder: Path, line: str = LINE, **fleet: Any) -> Settings:
+    """Settings of a line with three devices below the folder; `fleet` goes into `[fleet]`."""
     local = {
         "groups": {"canary": ["device-1"], "fleet": ["device-2", "device-3"]},
         **fleet.pop("local", {}),
@@ -70,7 +70,7 @@ def local_settings(folder: Path, **fleet: Any) -> Settings:
         "source": {"folder": {"interval_s": 0.2, "settle_ms": 0}},
     }
     document = {
-        "line": {"name": LINE, "storage": str(folder / "storage")},
+        "line": {"name": line, "storage": str(folder / "storage")},
         "fleet": {"poll_seconds": 0.2, "inspector": inspector, **fleet, "local": local},
     }
     return parse_settings(document, "a test")

@@ -231,7 +231,10 @@ def locked(folder: DeviceFolder) -> Iterator[None]:
         except BlockingIOError:
             raise RolloutError(f"{folder.root}: another nucleus runs this device; stop it first") from None
         _write_holder(file)
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)  # this process may take a while to end
 
 
 def _write_holder(file: IO[str]) -> None:
