@@ -275,6 +275,24 @@ def test_a_challenger_that_the_inspector_refuses_goes_back_at_once(plant: Plant)
     assert "it refuses the challenger: the self-test failed" in outcome.reason
 
 
+def test_a_challenger_whose_process_dies_once_is_tried_again(plant: Plant) -> None:
+    device = plant.fleet.devices["device-1"]
+
+    def stumble() -> None:
+        if device.shadow is not None:
+            device.shadow["state"], device.shadow["message"] = "refused", "its process died of signal 9"
+            plant.fleet.at[:] = [recover]
+
+    def recover() -> None:
+        if device.shadow is not None and device.shadow["state"] == "refused":
+            device.shadow["state"] = "running"
+
+    plant.fleet.at.append(stumble)
+    outcome = plant.deploy()
+    assert outcome.outcome == "deployed", outcome.reason
+    assert any("its process died" in device.message for view in plant.views for device in view.devices)
+
+
 def test_a_model_that_the_inspector_refuses_goes_back_at_once() -> None:
     plant = Plant(comparison="live")
     plant.fleet.devices["device-1"].refuses[digest_of(7)] = "the self-test failed"

@@ -140,3 +140,32 @@ def test_a_run_that_was_taken_over_changes_nothing_more() -> None:
         first.roll_back("no reason")
     assert len(plant.fleet.made) == made
     assert second.run().outcome == "deployed"
+
+
+@pytest.mark.parametrize("scene", ["good", "breach"])
+def test_a_rollout_killed_at_any_change_can_be_undone_wholly(scene: str) -> None:
+    counter = Killer()
+    plant = make(scene)
+    had = {group: dict(found.components) for group, found in plant.fleet.newest_deployment.items()}
+    before = arm(plant, counter)
+    act(plant, scene, "DeployFlow/1")
+    disarm(plant, before)
+    undone = 0
+    for number in range(1, counter.changes + 1):
+        for after in (False, True):
+            plant = make(scene)
+            before = arm(plant, Killer(number, after))
+            with pytest.raises(KilledError):
+                act(plant, scene, "DeployFlow/1")
+            disarm(plant, before)
+            if not rollout_numbers(plant.storage, "dots") or "end.json" in " ".join(plant.storage.objects):
+                continue  # nothing was begun, or all was over
+            plant.fleet.now += 200
+            outcome = plant.back("DeployFlow/2")
+            assert outcome.number == 1
+            assert outcome.outcome == "rolled-back", f"killed {'after' if after else 'before'} change {number}"
+            assert {group: found.components for group, found in plant.fleet.newest_deployment.items()} == had
+            assert plant.registry.statuses[7] == "rolled-back"
+            assert set(plant.models().values()) == {"6"}
+            undone += 1
+    assert undone > 10

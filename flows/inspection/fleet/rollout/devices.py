@@ -40,6 +40,7 @@ class Wish:
     parts: int  # that the device must have judged
     group: str
     serving_before: Mapping[str, str | None] = field(default_factory=dict)  # thing to deployed digest before the stage
+    refused_at: Mapping[str, float] = field(default_factory=dict)  # thing to the time of the first report of a refusal
 
 
 class Watch:
@@ -131,7 +132,8 @@ def _refusal(report: DeviceReport | None, wish: Wish) -> str:
         return ""
     if wish.champion:
         shadow = report.shadow
-        if shadow is not None and shadow.package == wish.digest and shadow.state == "refused":
+        # It decides nothing and is tried again by itself, so a process that died by chance costs no rollout.
+        if shadow is not None and refuses_challenger(report, wish.digest) and _again(report, wish):
             return f"it refuses the challenger: {shadow.message}"
         return ""
     fault = report.faults.get("model")
@@ -140,6 +142,15 @@ def _refusal(report: DeviceReport | None, wish: Wish) -> str:
     if report.deployed == wish.digest or report.deployed != wish.serving_before.get(report.thing, report.deployed):
         return f"it refuses the model: {fault}"
     return ""
+
+
+def refuses_challenger(report: DeviceReport, digest: str) -> bool:
+    """Whether a device could not open the challenger, or its process died."""
+    return report.shadow is not None and report.shadow.package == digest and report.shadow.state == "refused"
+
+
+def _again(report: DeviceReport, wish: Wish) -> bool:
+    return wish.refused_at.get(report.thing, report.at) != report.at
 
 
 def _lacks(report: DeviceReport, parts: int, wish: Wish) -> str:
@@ -155,6 +166,8 @@ def _lacks(report: DeviceReport, parts: int, wish: Wish) -> str:
             return "its inspector says nothing of a challenger; it may be older than shadow runs" + more
         if (shadow.package, shadow.champion) != (wish.digest, wish.champion):
             return f"the challenger beside it is {_short(shadow.package)}, want {_short(wish.digest)}{more}"
+        if shadow.state != "running":
+            return f"the challenger beside it is {shadow.state}: {shadow.message}{more}"
     else:
         if not report.serves_what_is_deployed:
             return f"package {_short(report.deployed)} is deployed, and {_short(report.serving)} serves{more}"

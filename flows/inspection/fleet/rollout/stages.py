@@ -7,7 +7,7 @@ from typing import Any, Literal
 from inspection.fleet.interface import Fleet
 from inspection.fleet.reports import DeviceReport, read_reports
 from inspection.fleet.rollout.comparison import Comparison, Limits, compare_pairs
-from inspection.fleet.rollout.devices import DeviceView, Watch, Wish, broken_components, look_at
+from inspection.fleet.rollout.devices import DeviceView, Watch, Wish, broken_components, look_at, refuses_challenger
 from inspection.fleet.rollout.live import choose_baseline, compare_live
 from inspection.fleet.rollout.plan import RolloutPlan
 from inspection.fleet.rollout.tally import Tally
@@ -140,6 +140,7 @@ class Observer:
         self._fleet, self._storage, self._plan, self._stage, self.tally = fleet, storage, plan, stage, tally
         self._before = before
         self._watch = Watch(before["reported"])
+        self._refused_at: dict[str, float] = {}
 
     def look(self, deployment: str, now: float) -> Look:
         """One look.
@@ -156,6 +157,10 @@ class Observer:
             counts = counts_in(report, plan, stage.name)
             if counts:
                 self.tally.update(thing, counts)
+            if not refuses_challenger(report, plan.digest):
+                self._refused_at.pop(thing, None)
+            else:
+                self._refused_at.setdefault(thing, report.at)
         wish = Wish(
             deployment=deployment,
             names=plan.our_names,
@@ -164,6 +169,7 @@ class Observer:
             parts=stage.parts,
             group=stage.group,
             serving_before=self._before["had"],
+            refused_at=self._refused_at,
         )
         devices = tuple(
             look_at(status, reports.get(status.thing), fresh.get(status.thing), self._parts(status.thing), wish)
