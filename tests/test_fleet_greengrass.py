@@ -308,11 +308,16 @@ def test_what_others_deployed_is_kept_to_the_letter(bench: GreengrassBench) -> N
     assert found["deploymentPolicies"] == THEIRS["deploymentPolicies"]
     assert found["iotJobConfiguration"]["jobExecutionsRolloutConfig"] == {"maximumPerMinute": 7}
     assert found["iotJobConfiguration"]["timeoutConfig"] == {"inProgressTimeoutInMinutes": 33}
-    assert found["tags"] == {"owner": "plant", "lineside-line": "dots"}
+    assert found["tags"] == {"owner": "plant", "lineside-line": "dots", "lineside-settings": "theirs"}
     assert found["parentTargetArn"] == arn_of("site")
     assert found["deploymentName"] == "dots model 7: canary"
+    publish(bench, MODEL, "8.0.0")
+    bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("8.0.0")}, "dots model 8: canary")
+    assert bench.deployment(CANARY)["deploymentPolicies"] == THEIRS["deploymentPolicies"]
+    assert bench.deployment(CANARY)["iotJobConfiguration"] == found["iotJobConfiguration"]
     bench.fleet.deploy(CANARY, {MODEL: None}, "back", everywhere_at_once=True)
     assert bench.deployment(CANARY)["components"][OTHER] == THEIRS["components"][OTHER]
+    assert bench.deployment(CANARY)["deploymentPolicies"] == THEIRS["deploymentPolicies"]
 
 
 def test_tags_that_only_aws_may_set_are_not_carried_over(bench: GreengrassBench) -> None:

@@ -61,6 +61,13 @@ def check_groups(
             _refuse_rivals(settings, devices, deployments, thing, {groups.arn(name) for name in names})
 
 
+def our_components(settings: Settings) -> frozenset[str]:
+    """Names of the components that the line brings."""
+    prefix, line = settings.fleet.component_prefix, settings.line.name
+    parts = ("Inspector", "Model", "Challenger")
+    return frozenset({f"{prefix}.Runtime", *(f"{prefix}.{part}.{line}" for part in parts)})
+
+
 def _refuse_shared(members: Mapping[str, Sequence[str]]) -> None:
     for one, other in itertools.combinations(members, 2):
         shared = sorted(set(members[one]) & set(members[other]))
@@ -97,8 +104,7 @@ def _refuse_rivals(
     settings: Settings, devices: CoreDevices, deployments: DeploymentStore, thing: str, targets: set[str]
 ) -> None:
     """Refuse another deployment on the device that has the line's components too: devices merge all of theirs."""
-    prefix, line = settings.fleet.component_prefix, settings.line.name
-    ours = {f"{prefix}.Runtime", *(f"{prefix}.{part}.{line}" for part in ("Inspector", "Model", "Challenger"))}
+    ours = our_components(settings)
     for entry in devices.deployments_on(thing):
         if entry["targetArn"] in targets or entry["coreDeviceExecutionStatus"] == "CANCELED":
             continue

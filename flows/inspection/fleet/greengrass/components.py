@@ -84,7 +84,7 @@ class ComponentStore:
         if there is not None and there.state == "FAILED" and there.published.digest:
             # It never could be deployed, so nobody has it: what made it fail may be mended by now
             self._delete(name, version, there.why)
-            there, again = None, there.created
+            again, there = there.created, None
         if there is None:
             self._artifacts.upload(name, version, component.artifacts)
             self._create(component, again)
@@ -103,12 +103,11 @@ class ComponentStore:
         """
         name, version = component.name, component.version
         recipe = json.dumps(component.recipe).encode()
-        token = hashlib.sha256(f"{name} {version} {component.digest} {again}".encode() + recipe).hexdigest()
+        tags = {**component.tags, DIGEST_TAG: component.digest}
+        token = hashlib.sha256(json.dumps([name, version, tags, again], sort_keys=True).encode() + recipe).hexdigest()
         doing = f"publishing {name} {version}"
         try:
-            self._clients.greengrass.create_component_version(
-                inlineRecipe=recipe, tags={**component.tags, DIGEST_TAG: component.digest}, clientToken=token
-            )
+            self._clients.greengrass.create_component_version(inlineRecipe=recipe, tags=tags, clientToken=token)
             _log.info("event=component_created name=%s version=%s", name, version)
         except ClientError as error:
             code = code_of(error)

@@ -5,7 +5,7 @@ once a day. So their last sign of life may be a day old although all is well.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -47,31 +47,35 @@ class CoreDevices:
 
     Args:
         clients: of the fleet.
-        prefix: of our components' names: one of them that broke means that the deployment failed.
+        ours: names of the line's components: one of them that broke means that the deployment failed.
         per_minute: devices that a deployment is offered to in a minute.
         clock: unix time; tests give their own.
     """
 
-    def __init__(self, clients: Clients, prefix: str, per_minute: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, clients: Clients, ours: Collection[str], per_minute: int, clock: Callable[[], float] = time.time
+    ) -> None:
         self._clients = clients
-        self._prefix = f"{prefix}."
+        self._ours = ours
         self._per_minute = per_minute
         self._clock = clock
 
     def status(
-        self, group: str, things: Iterable[str], deployment: Mapping[str, Any] | None
+        self, target: str, things: Iterable[str], deployment: Mapping[str, Any] | None
     ) -> tuple[DeviceStatus, ...]:
         """What became of a deployment on each thing, sorted.
 
         Args:
-            group: the thing group.
+            target: ARN of the thing group.
             things: in it.
             deployment: its newest, as `GetDeployment` answers; None = it never had one.
         """
         names = sorted(things)
+        group = target.rpartition("/")[2]
         number = deployment["deploymentId"] if deployment is not None else ""
+        listed = self._in_group(target)
         with ThreadPoolExecutor(min(CONNECTIONS, max(len(names), 1))) as pool:
-            devices = list(pool.map(lambda thing: self._device(thing, number), names))
+            devices = list(pool.map(lambda thing: self._device(thing, listed.get(thing), number), names))
         return tuple(
             self._status(group, thing, device, deployment, len(names))
             for thing, device in zip(names, devices, strict=True)
@@ -88,8 +92,15 @@ class CoreDevices:
         """Deployments that the device has or is to have, of all its groups and of itself."""
         return self._pages("list_effective_deployments", "effectiveDeployments", coreDeviceThingName=thing)
 
-    def _device(self, thing: str, number: str) -> _Device:
-        core = self._core_device(thing)
+    def _in_group(self, target: str) -> dict[str, dict[str, Any]]:
+        """Core devices that the service lists for a thing group; those of groups within it may lack."""
+        with explained("listing core devices", self._clients.region):
+            pages = self._clients.greengrass.get_paginator("list_core_devices").paginate(thingGroupArn=target)
+            found = [entry for page in pages for entry in page.get("coreDevices", [])]
+        return {entry["coreDeviceThingName"]: entry for entry in found}
+
+    def _device(self, thing: str, listed: Mapping[str, Any] | None, number: str) -> _Device:
+        core = listed or self._core_device(thing)
         if core is None:
             return _Device(None, None, ())
         seen = core.get("lastStatusUpdateTimestamp")
@@ -166,9 +177,7 @@ class CoreDevices:
         if state == "failed":
             return state, "; ".join([_reason(device.execution or {}), *broken])
         ours = [
-            name
-            for name, entry in installed.items()
-            if entry.get("lifecycleState") == "BROKEN" and name.startswith(self._prefix)
+            name for name, entry in installed.items() if entry.get("lifecycleState") == "BROKEN" and name in self._ours
         ]
         if state == "succeeded" and ours:
             return "failed", "; ".join(broken) or f"broken: {', '.join(sorted(ours))}"

@@ -35,7 +35,13 @@ _UNKNOWN = frozenset(
     {"UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "InvalidToken", "AuthFailure"}
 )
 _SIGNATURE = frozenset(
-    {"InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignature", "AuthorizationHeaderMalformed"}
+    {
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "IncompleteSignature",
+        "AuthorizationHeaderMalformed",
+        "RequestTimeTooSkewed",
+    }
 )
 _DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedException", "Forbidden", "403"})
 _THROTTLED = frozenset(
@@ -127,7 +133,7 @@ def advice(error: ClientError, service: str) -> str:
     if code in _UNKNOWN:
         return (
             f"AWS does not know these credentials ({code}: {message}); check AWS_PROFILE, AWS_ACCESS_KEY_ID and "
-            "AWS_SESSION_TOKEN"
+            "AWS_SESSION_TOKEN, and that the account has this region switched on"
         )
     if code in _SIGNATURE:
         if "region" in message.lower():

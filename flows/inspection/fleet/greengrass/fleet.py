@@ -8,7 +8,7 @@ from typing import Any
 from inspection.errors import RolloutError
 from inspection.fleet.components.stock import MAJOR, stock_components
 from inspection.fleet.greengrass.artifacts import ArtifactStore
-from inspection.fleet.greengrass.checks import check_groups
+from inspection.fleet.greengrass.checks import check_groups, our_components
 from inspection.fleet.greengrass.clients import Clients
 from inspection.fleet.greengrass.components import ComponentStore
 from inspection.fleet.greengrass.deployments import DeploymentStore, as_deployment
@@ -51,9 +51,7 @@ class GreengrassFleet:
         self._components = ComponentStore(self._clients, self._artifacts, sleep)
         self._groups = ThingGroups(self._clients)
         self._deployments = DeploymentStore(self._clients, sleep)
-        self._devices = CoreDevices(
-            self._clients, settings.fleet.component_prefix, settings.fleet.devices_per_minute, clock
-        )
+        self._devices = CoreDevices(self._clients, our_components(settings), settings.fleet.devices_per_minute, clock)
 
     def check(self, groups: Sequence[str]) -> None:
         """Refuse what could not work, before anything is changed."""
@@ -118,8 +116,8 @@ class GreengrassFleet:
 
     def status(self, group: str) -> tuple[DeviceStatus, ...]:
         """What became of the group's newest deployment, for every member, sorted by thing."""
-        deployment = self._deployments.newest(self._groups.arn(group))
-        return self._devices.status(group, self._groups.members(group), deployment)
+        target = self._groups.arn(group)
+        return self._devices.status(target, self._groups.members(group), self._deployments.newest(target))
 
     def _stock(self, base: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
         """Entries of the components of AWS that the group does not have yet, each with its newest version."""

@@ -8,7 +8,8 @@ from typing import Any
 from inspection.fleet.interface import ComponentSetting
 from inspection.settings import FleetSettings
 
-LINE_TAG = "lineside-line"  # marks the deployments that this program made
+LINE_TAG = "lineside-line"  # the line that was deployed last
+SETTINGS_TAG = "lineside-settings"  # of the deployment as a whole, such as its pace: "ours", or "theirs" kept
 _MAX_NAME = 256
 _MAX_TIMEOUT_MINUTES = 7 * 24 * 60
 """Source: AWS IoT Greengrass V2 API reference, IoTJobTimeoutConfig."""
@@ -60,7 +61,7 @@ def next_revision(
         "components": components,
         "deploymentPolicies": _policies(base, fleet),
         "iotJobConfiguration": _job(base, fleet, pace),
-        "tags": {**tags, LINE_TAG: line},
+        "tags": {**tags, LINE_TAG: line, SETTINGS_TAG: "ours" if _is_ours(base) else "theirs"},
     }
     if base is not None and base.get("parentTargetArn"):
         revision["parentTargetArn"] = base["parentTargetArn"]
@@ -88,7 +89,8 @@ def _entry(there: Mapping[str, Any], setting: ComponentSetting) -> dict[str, Any
 
 
 def _is_ours(base: Mapping[str, Any] | None) -> bool:
-    return base is None or LINE_TAG in base.get("tags", {})
+    """Whether pace and policies were set by this program; what somebody else has set stays."""
+    return base is None or base.get("tags", {}).get(SETTINGS_TAG) == "ours"
 
 
 def _policies(base: Mapping[str, Any] | None, fleet: FleetSettings) -> dict[str, Any]:
