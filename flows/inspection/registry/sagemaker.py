@@ -13,6 +13,7 @@ for it:
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inspection.errors import RegistryError
 from inspection.registry.arns import parse_package
@@ -26,7 +27,7 @@ from inspection.registry.interface import (
     check_person,
 )
 from inspection.registry.local import LocalRegistry
-from inspection.registry.sagemaker_api import SageMakerApi
+from inspection.registry.sagemaker_api import SageMakerApi, Summary
 from inspection.registry.sagemaker_changes import Change, find_change, find_withdrawal, is_told
 from inspection.registry.sagemaker_documents import (
     APPROVAL,
@@ -37,6 +38,9 @@ from inspection.registry.sagemaker_documents import (
 from inspection.registry.sagemaker_mirror import Mirror
 from inspection.settings import RegistrySettings
 from inspection.storage import Storage
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker.type_defs import UpdateModelPackageInputTypeDef
 
 ATTEMPTS = 100  # each lost attempt means that somebody else decided meanwhile
 
@@ -70,12 +74,14 @@ class SageMakerRegistry:
 
     def register(self, package: PackageReference) -> ModelVersion:
         """Store the archive and make a pending version and its model package, or return those it has already."""
-        check_line(package.line)
-        self._mirror.check_alone(package.line)
-        self.list(package.line)  # decisions made in SageMaker, so that the champion is the right one
+        line = package.line
+        check_line(line)
+        packages = self._mirror.list_alone(line)
+        self._see(line, self._local.list(line), packages)  # decisions made there, so that the champion is right
         version = self._local.register(package)
-        self._settle(version, self._mirror.ensure(package.line, version.version))
-        return self._local.get(package.line, version.version)
+        self._mirror.ensure(line, version.version, packages)
+        fresh = version.version not in packages and not version.history
+        return version if fresh else self.get(line, version.version)
 
     def approve(self, line: str, version: int, by: str, why: str) -> ModelVersion:
         """Let a version be deployed."""
@@ -139,20 +145,22 @@ class SageMakerRegistry:
     def _decide(self, line: str, version: int, status: Status, by: str, why: str) -> ModelVersion:
         check_person(by, why)
         self._local.get(line, version)  # refuses what is not there before anything is made
-        arn = self._mirror.ensure(line, version)
-        before = self._settle(self._local.get(line, version), arn)
-        if self._api.describe(arn) is None and status == "approved":
+        arn = self._mirror.ensure(line, version, self._mirror.list_alone(line))
+        there = self._settle(line, version, arn)[1]
+        if not there and status == "approved":
             raise RegistryError(
                 f"line {line} version {version}: want its model package {arn}, found that it was deleted in SageMaker; "
                 "such a version cannot be approved again: train and register a new one"
             )
-        self._local.record(line, before.version, status, by, why)
-        self._settle(before, arn)
-        return self._local.get(line, version)
+        self._local.record(line, version, status, by, why)
+        return self._settle(line, version, arn)[0]
 
-    def _see(self, line: str, versions: tuple[ModelVersion, ...]) -> tuple[ModelVersion, ...]:
+    def _see(
+        self, line: str, versions: tuple[ModelVersion, ...], packages: dict[int, Summary] | None = None
+    ) -> tuple[ModelVersion, ...]:
         """Versions with the decisions that were made in SageMaker meanwhile."""
-        packages = self._mirror.list_packages(line) if versions else {}
+        if packages is None:
+            packages = self._mirror.list_packages(line) if versions else {}
         return tuple(
             version
             if version.version in packages and packages[version.version].status == APPROVAL[version.status]
@@ -165,25 +173,28 @@ class SageMakerRegistry:
         if arn is None:
             logger.warning("event=no_model_package_yet line=%s version=%d", version.line, version.version)
             return version
-        return self._settle(version, arn)
+        return self._settle(version.line, version.version, arn)[0]
 
-    def _settle(self, version: ModelVersion, arn: str) -> ModelVersion:
-        """Bring the history and the model package together, each learning what the other lacks."""
-        line, number = version.line, version.version
+    def _settle(self, line: str, number: int, arn: str) -> tuple[ModelVersion, bool]:
+        """Bring the history and the model package together, each learning what the other lacks.
+
+        Returns:
+            The version, and whether its model package exists.
+        """
         for _ in range(ATTEMPTS):
             package = self._api.describe(arn)
             current = self._local.get(line, number)  # after the package, which never knows more than the history
             if package is None:
                 change: Change | None = find_withdrawal(current, arn)
                 if change is None:
-                    return current
+                    return current, False
             else:
                 self._mirror.check_ours(line, number, current.archive, package)
                 change = find_change(current, package)
                 if change is None:
                     if not is_told(current, package):
                         self._tell(current, arn, package.get("CustomerMetadataProperties", {}))
-                    return current
+                    return current, True
             try:
                 self._local.record(line, number, change.status, change.by, change.why, change.at)
             except RegistryError:
@@ -198,13 +209,15 @@ class SageMakerRegistry:
 
     def _tell(self, version: ModelVersion, arn: str, found: dict[str, str]) -> None:
         """Tell SageMaker the status, with who and why."""
-        metadata = make_metadata(version, version.status, len(version.history))
-        self._api.update(
-            {
-                "ModelPackageArn": arn,
-                "ModelApprovalStatus": APPROVAL[version.status],
-                "ApprovalDescription": describe_decision(version),
-                "CustomerMetadataProperties": merge_metadata(metadata, found),
-            }
-        )
+        metadata = merge_metadata(make_metadata(version, version.status, len(version.history)), found)
+        request: UpdateModelPackageInputTypeDef = {
+            "ModelPackageArn": arn,
+            "ModelApprovalStatus": APPROVAL[version.status],
+            "ApprovalDescription": describe_decision(version),
+            "CustomerMetadataProperties": metadata,
+        }
+        dropped = sorted(set(found) - set(metadata))
+        if dropped:
+            request["CustomerMetadataPropertiesToRemove"] = dropped
+        self._api.update(request)
         logger.info("event=told_sagemaker line=%s version=%d status=%s", version.line, version.version, version.status)

@@ -26,9 +26,10 @@ APPROVAL: Mapping[Status, "ModelApprovalStatusType"] = {
     "rolled-back": "Rejected",  # SageMaker has no such status: the metadata tell the two apart
 }
 METADATA = 50  # entries of a package
+OURS = 40  # of them at most ours, so that others have room
+PREFIX = "lineside-"  # of our entries
 KEY, VALUE, TEXT = 128, 256, 1024  # characters of a key and value of the metadata, and of a description
-DECISIONS = "lineside-decisions"  # metadata: how many decisions of the history SageMaker knows
-STATUS = "lineside-status"
+DECISIONS = f"{PREFIX}decisions"  # how many decisions of the history SageMaker was told
 
 
 def metrics_key(line: str, version: int) -> str:
@@ -129,17 +130,19 @@ def package_uri(package: Mapping[str, Any]) -> str:
 
 
 def make_metadata(version: Entry | ModelVersion, status: Status, decisions: int) -> dict[str, str]:
-    """Customer metadata of a version: its lineage, its figures at the operating point, its status.
+    """Customer metadata of a version: its status and lineage, its figures at the operating point.
 
     Returns:
-        At most 50 entries; the least important, tags and the bounds of metrics, are left out first.
+        At most 40 entries, the most important first: the bounds of metrics and tags are left out where there are many.
     """
     lineage, history = version.lineage, getattr(version, "history", ())
     entries = {
-        STATUS: status,
-        DECISIONS: str(decisions),
-        "lineside-line": version.line,
-        "lineside-version": str(version.version),
+        "decisions": str(decisions),
+        "status": status,
+        "decided-by": history[-1].by if history else "",
+        "decided-why": history[-1].why if history else "",
+        "line": version.line,
+        "version": str(version.version),
         "model": version.contract_version,
         "archive-sha256": version.archive_sha256,
         "snapshot": lineage.snapshot,
@@ -147,8 +150,6 @@ def make_metadata(version: Entry | ModelVersion, status: Status, decisions: int)
         "commit": lineage.commit,
         "card": lineage.card,
         "champion": str(lineage.champion or ""),
-        "decided-by": history[-1].by if history else "",
-        "decided-why": history[-1].why if history else "",
     }
     bounds: dict[str, str] = {}
     for name, metric in version.metrics.items():
@@ -158,14 +159,18 @@ def make_metadata(version: Entry | ModelVersion, status: Status, decisions: int)
             if isinstance(metric, Mapping):
                 bounds |= {f"metric-{name}-{end}": _format(metric[end]) for end in ("low", "high") if end in metric}
     entries |= bounds | {f"tag-{name}": str(value) for name, value in version.tags.items()}
-    fitting = {plain_word(name, KEY): plain_word(value, VALUE) for name, value in entries.items()}
-    return dict([(name, value) for name, value in fitting.items() if name and value][:METADATA])
+    fitting = {plain_word(PREFIX + name, KEY): plain_word(value, VALUE) for name, value in entries.items()}
+    return dict([(name, value) for name, value in fitting.items() if value][:OURS])
 
 
 def merge_metadata(ours: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
-    """Our metadata and what others added, as far as it fits: right whether an update merges or replaces."""
-    others = [(name, value) for name, value in found.items() if name not in ours]
-    return dict([*ours.items(), *others][:METADATA])
+    """Our metadata beside what others added: right whether an update merges or replaces.
+
+    Where others leave less room, the least important of ours give way.
+    """
+    others = {name: value for name, value in found.items() if not name.startswith(PREFIX)}
+    room = max(METADATA - len(others), 1)
+    return dict(list(ours.items())[:room]) | others
 
 
 def describe_decision(version: ModelVersion) -> str:

@@ -53,16 +53,67 @@ class Mirror:
         return group_name(self.prefix, line)
 
     def list_packages(self, line: str) -> dict[int, Summary]:
-        """The versions in a line's group; empty for a line that never had one.
+        """The versions in a line's group; empty for a line whose versions were never registered in one.
 
         Raises:
             RegistryError: the group in which this line's versions were registered is not there: another account or
                 region, or it was deleted.
         """
-        wanted = self.find_place(line)
+        return self._list(line) if self.find_place(line) else {}
+
+    def list_alone(self, line: str) -> dict[int, Summary]:
+        """The versions in a line's group, which must all be this storage's, or the numbers would not agree.
+
+        Raises:
+            RegistryError: as `list_packages`, or the group holds a version that this storage does not know.
+        """
+        packages = self._list(line)  # before the entries: an entry comes before its package
+        unknown = sorted(set(packages) - set(self._scan(line)[0]))
+        if unknown:
+            raise self._not_alone(line, packages[unknown[-1]].arn, unknown[-1])
+        return packages
+
+    def find_package(self, line: str, version: int) -> str | None:
+        """ARN of the package that was made of a version, whether it still exists or not; None = none was made."""
+        key = self._package_key(line, version)
+        return self._read(key)["arn"] if self.storage.exists(key) else None
+
+    def ensure(self, line: str, version: int, packages: dict[int, Summary]) -> str:
+        """Make what is missing up to a version.
+
+        Args:
+            line: name of the line.
+            version: its number.
+            packages: what `list_alone` gave.
+
+        Returns:
+            ARN of the version's package.
+
+        Raises:
+            RegistryError: others register in the group too; SageMaker refuses.
+        """
+        self._ensure_group(line)
+        numbers, made = self._scan(line)
+        for number in numbers:
+            if number <= version and number not in made:
+                self._make(line, number, packages)
+        arn = packages[version].arn if version in packages else self.find_package(line, version)
+        assert arn is not None
+        return arn
+
+    def check_ours(self, line: str, version: int, archive: str, package: Any) -> None:
+        """Refuse a package that was not made of this version's archive.
+
+        Raises:
+            RegistryError: it was made by somebody else.
+        """
+        if package_uri(package) != archive_uri(archive, self.storage.root):
+            raise self._not_alone(line, package["ModelPackageArn"], version)
+
+    def _list(self, line: str) -> dict[int, Summary]:
+        packages, wanted = self.api.list_packages(self.group(line)), self.find_place(line)
         if wanted is None:
-            return {}
-        packages = self.api.list_packages(self.group(line))
+            return packages
         if packages:
             found = parse_package(next(iter(packages.values())).arn)[0]
         else:
@@ -79,52 +130,6 @@ class Mirror:
                 "region and AWS_PROFILE"
             )
         return packages
-
-    def find_package(self, line: str, version: int) -> str | None:
-        """ARN of the package that was made of a version, whether it still exists or not; None = none was made."""
-        key = self._package_key(line, version)
-        return self._read(key)["arn"] if self.storage.exists(key) else None
-
-    def check_alone(self, line: str) -> None:
-        """Refuse a group in which others register too: its numbers would not be ours.
-
-        Raises:
-            RegistryError: the group holds a version that this storage does not know.
-        """
-        packages = self.api.list_packages(self.group(line))  # before the entries: an entry comes before its package
-        unknown = sorted(set(packages) - set(self._scan(line)[0]))
-        if unknown:
-            raise self._not_alone(line, packages[unknown[-1]].arn, unknown[-1])
-
-    def ensure(self, line: str, version: int) -> str:
-        """Make what is missing up to a version.
-
-        Returns:
-            ARN of the version's package.
-
-        Raises:
-            RegistryError: others register in the group too; SageMaker refuses.
-        """
-        self._ensure_group(line)
-        packages = self.list_packages(line)
-        numbers, made = self._scan(line)
-        for number in numbers:
-            if number > version:
-                break
-            if number not in made:
-                self._make(line, number, packages)
-        arn = self.find_package(line, version)
-        assert arn is not None
-        return arn
-
-    def check_ours(self, line: str, version: int, archive: str, package: Any) -> None:
-        """Refuse a package that was not made of this version's archive.
-
-        Raises:
-            RegistryError: it was made by somebody else.
-        """
-        if package_uri(package) != archive_uri(archive, self.storage.root):
-            raise self._not_alone(line, package["ModelPackageArn"], version)
 
     def _ensure_group(self, line: str) -> None:
         if self.find_place(line) is None:
