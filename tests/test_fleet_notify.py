@@ -22,7 +22,7 @@ NOTICE = Notice(
     outcome="rolled-back",
     at=1_795_000_000.0,
     subject="Line dots: model 7 was rolled back",
-    text="Model 7 was rolled back: it rejects more – 9 % of the parts instead of 2 %.\nModel 6 serves.",
+    text="Model 7 was rolled back: it rejects more (ä) 9 % of the parts instead of 2 %.\nModel 6 serves.",
     facts={"model": 7, "serving": 6},
 )
 FOLDER = "fleet/dots/notifications/"
@@ -66,7 +66,7 @@ def test_without_a_topic_the_message_is_a_file_and_there_is_one_of_it(storage: S
     assert document["schema"] == "1.0"
     assert document["id"] == "dots-000012-rolled-back"
     assert document["facts"] == {"model": 7, "serving": 6}
-    assert "rejects more – 9 %" in document["text"]
+    assert "rejects more (ä) 9 %" in document["text"]
 
 
 def test_other_outcomes_of_a_rollout_are_messages_of_their_own(storage: Storage) -> None:
@@ -83,7 +83,7 @@ def test_a_topic_hears_the_outcome_once_however_often_the_step_runs(storage: Sto
     (message,) = heard()
     assert message["Subject"] == "Line dots: model 7 was rolled back"
     text, _, facts = message["Message"].partition("\n\n")
-    assert text.startswith("Model 7 was rolled back: it rejects more – 9 %")
+    assert text.startswith("Model 7 was rolled back: it rejects more (ä) 9 %")
     assert json.loads(facts) == {"model": 7, "serving": 6}
     assert message["MessageAttributes"]["id"]["Value"] == "dots-000012-rolled-back"
     assert message["MessageAttributes"]["outcome"]["Value"] == "rolled-back"
@@ -144,7 +144,7 @@ def test_the_topic_is_asked_in_the_region_that_its_arn_names(
 @pytest.mark.parametrize(
     ("text", "subject"),
     [
-        ("Line dots: model 7 – 9 %", "Line dots: model 7 ? 9 %"),
+        ("Line dots: model 7 ä 9 %", "Line dots: model 7 ? 9 %"),
         ("two\nlines", "two lines"),
         ("x" * 200, "x" * 97 + "..."),
     ],

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from edge.errors import EdgeError
 from inspection.commands import dataset, fleet, registry
 from inspection.commands.inspecting import inspect
+from inspection.commands.loop import loop
 from inspection.errors import InspectionError
 
 
@@ -38,6 +39,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(registry.app, name="registry")
 app.add_typer(fleet.app, name="fleet")
 app.command()(inspect)
+app.command()(loop)
 
 
 @app.command()
