@@ -42,8 +42,9 @@ from inspection.fleet.local.device_settings import device_settings
 from inspection.fleet.local.devices import device_folder
 from inspection.fleet.local.fleet import LocalFleet
 from inspection.fleet.local.folders import DeviceFolder
+from inspection.fleet.local.holding import locked
 from inspection.fleet.local.memory import Memory
-from inspection.fleet.local.nucleus import Nucleus, locked
+from inspection.fleet.local.nucleus import Nucleus
 from inspection.fleet.recipes import component_names
 from inspection.fleet.reports import DeviceReport, read_reports
 from inspection.registry.interface import ModelVersion, PackageReference
@@ -269,7 +270,7 @@ def nuclei_in_a_thread(settings: Settings, **changes: Any) -> Iterator[None]:
         for thing in devices.things_of(settings):
             folder = device_folder(settings, thing)
             quick = dataclasses.replace(
-                device_settings(settings, thing), look_s=0.05, settle_s=0.5, patience_s=2.0, **changes
+                device_settings(settings, thing), look_s=0.05, settle_s=0.5, patience_s=5.0, **changes
             )
             devices.prepare(folder, quick)
             stack.enter_context(locked(folder))

@@ -16,9 +16,9 @@ from inspection.errors import RolloutError
 from inspection.fleet.interface import ComponentSetting
 from inspection.fleet.local import devices
 from inspection.fleet.local.device_settings import device_settings
-from inspection.fleet.local.devices import holder
 from inspection.fleet.local.feeder import feed
 from inspection.fleet.local.folders import DeviceFolder, socket_path
+from inspection.fleet.local.holding import holder
 from inspection.fleet.local.processes import Identity, identify, processes_of
 
 NAME = "com.example.Belt"
@@ -185,7 +185,7 @@ def test_a_kill_at_any_moment_leaves_nothing_half_unpacked_in_use(rig: Rig) -> N
         rig.settle("canary")
         status = rig.fleet.status("canary")[0]
         assert (status.state, status.error, status.components) == ("succeeded", "", {NAME: version})
-        assert list(staging.iterdir()) == []
+        assert not staging.exists() or list(staging.iterdir()) == []
 
 
 def test_stopping_ends_everything_and_starting_brings_it_back(rig: Rig) -> None:
@@ -205,6 +205,21 @@ def test_stopping_ends_everything_and_starting_brings_it_back(rig: Rig) -> None:
     devices.start(rig.settings, ["device-1"])
     wait_until(lambda: rig.fleet.status("canary")[0].states == {NAME: "RUNNING"})
     assert len(processes_of(rig.device("device-1").root, NAME)) == 2
+
+
+def test_a_device_whose_folder_is_deleted_ends(rig: Rig) -> None:
+    script_component(rig.fleet, rig.folder / "files", NAME, "1.0.0", run="exec sleep 1000")
+    rig.fleet.deploy("canary", {NAME: ComponentSetting("1.0.0")}, "x")
+    rig.settle("canary")
+    nucleus = holder(rig.device("device-1"))
+    assert nucleus is not None
+    everything = [nucleus, *processes_of(rig.device("device-1").root)]
+    rig.device("device-1").root.rename(rig.folder / "away")  # in one step; it writes there all the time
+    wait_until(lambda: not any(one.is_alive() for one in everything))
+    (device,) = devices.start(rig.settings, ["device-1"])  # as new
+    assert device.runs
+    rig.settle("canary")
+    assert rig.fleet.status("canary")[0].components == {NAME: "1.0.0"}
 
 
 def test_a_second_nucleus_on_a_folder_is_refused(rig: Rig) -> None:

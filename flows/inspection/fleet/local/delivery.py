@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 
 from inspection.fleet.reports import health_key
-from inspection.storage import LocalStorage, open_storage
+from inspection.storage import LocalStorage, check_key, open_storage
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Delivery:
         found = json.loads(payload)
         lines = [json.dumps(one).encode() + b"\n" for one in (found if isinstance(found, list) else [found])]
         if isinstance(self._storage, LocalStorage):
-            path = Path(self._storage.root, *f"{key}.jsonl".split("/"))
+            path = Path(self._storage.root) / check_key(f"{key}.jsonl")
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and path.stat().st_size > RESULTS_BYTES:
                 path.replace(path.with_name("results.1.jsonl"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import subprocess
@@ -18,7 +17,8 @@ from inspection.errors import RolloutError
 from inspection.fleet.local.device_settings import DeviceSettings, device_settings
 from inspection.fleet.local.documents import THING, check_name
 from inspection.fleet.local.folders import DeviceFolder
-from inspection.fleet.local.processes import Identity, end, end_all
+from inspection.fleet.local.holding import holder
+from inspection.fleet.local.processes import end, end_all
 from inspection.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -99,15 +99,6 @@ def device_folder(settings: Settings, thing: str) -> DeviceFolder:
     if thing == CLOUD:
         raise RolloutError(f"[fleet.local] groups: want another name than {CLOUD!r}, which is a folder beside devices")
     return DeviceFolder(settings.local_fleet_folder.absolute() / thing)
-
-
-def holder(folder: DeviceFolder) -> Identity | None:
-    """The nucleus that runs a device; None when none does."""
-    try:
-        found = Identity(**json.loads(folder.lock.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):  # never started, or just starting
-        return None
-    return found if found.is_alive() else None
 
 
 def things_of(settings: Settings) -> tuple[str, ...]:

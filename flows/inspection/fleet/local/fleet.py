@@ -16,8 +16,9 @@ from inspection.fleet.interface import (
     PublishedVersion,
 )
 from inspection.fleet.local.cloud import PROVIDED, Carried, Cloud, Revision, artifact_uri
-from inspection.fleet.local.devices import CLOUD, device_folder, holder
+from inspection.fleet.local.devices import CLOUD, device_folder
 from inspection.fleet.local.documents import GROUP, check_name, read_document
+from inspection.fleet.local.holding import holder
 from inspection.settings import Settings
 
 log = logging.getLogger(__name__)

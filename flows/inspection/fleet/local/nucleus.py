@@ -8,16 +8,14 @@ docs/local-fleet.md for what is different.
 import argparse
 import asyncio
 import contextlib
-import fcntl
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from inspection.errors import InspectionError, RolloutError, StorageError
 from inspection.fleet.local.cloud import Carried, Revision
@@ -27,6 +25,7 @@ from inspection.fleet.local.device_settings import DeviceSettings
 from inspection.fleet.local.documents import write_document
 from inspection.fleet.local.feeder import FeederProcess
 from inspection.fleet.local.folders import DeviceFolder, socket_path
+from inspection.fleet.local.holding import holder, locked
 from inspection.fleet.local.ipc import IpcServer
 from inspection.fleet.local.ipc_application import RefusalError
 from inspection.fleet.local.memory import Taken
@@ -71,6 +70,9 @@ class Nucleus:
         try:
             self._device.boot()
             while not self.stopping.is_set():
+                if holder(self._folder) != identify(os.getpid()):
+                    log.error("event=folder_lost path=%s", self._folder.root)  # deleted, or made anew by somebody else
+                    break
                 try:
                     self._tick()
                 except (InspectionError, OSError) as error:  # a full disk, a file that is gone: a device goes on
@@ -216,34 +218,6 @@ def _union(wanted: Mapping[str, Mapping[str, Carried]]) -> dict[str, Carried]:
                 )
             union[name], origin[name] = carried, group
     return union
-
-
-@contextlib.contextmanager
-def locked(folder: DeviceFolder) -> Iterator[None]:
-    """Hold the device: two nuclei on one folder would fight over its processes.
-
-    Raises:
-        RolloutError: another nucleus has it.
-    """
-    with folder.lock.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RolloutError(f"{folder.root}: another nucleus runs this device; stop it first") from None
-        _write_holder(file)
-        try:
-            yield
-        finally:
-            file.truncate(0)  # this process may take a while to end
-
-
-def _write_holder(file: IO[str]) -> None:
-    me = identify(os.getpid())
-    assert me is not None  # this process
-    file.seek(0)
-    file.truncate()
-    json.dump({"pid": me.pid, "started": me.started}, file)
-    file.flush()
 
 
 async def _serve(folder: DeviceFolder, settings: DeviceSettings) -> None:
