@@ -264,6 +264,7 @@ def test_a_rolled_back_group_has_exactly_what_it_had(plant: Plant) -> None:
     outcome = plant.deploy()
     assert outcome.outcome == "rolled-back"
     assert "device-1: the deployment failed: want sha256 aa11, found bb22" in outcome.reason
+    assert_at_once(outcome)
     assert plant.fleet.newest_deployment["canary"].components == before
     assert plant.models() == {"device-1": "6", "device-2": "6", "device-3": "6"}
     assert not any(group == "fleet" for group, _ in plant.fleet.made)
@@ -273,6 +274,7 @@ def test_a_challenger_that_the_inspector_refuses_goes_back_at_once(plant: Plant)
     plant.fleet.devices["device-1"].refuses[digest_of(7)] = "the self-test failed"
     outcome = plant.deploy()
     assert "it refuses the challenger: the self-test failed" in outcome.reason
+    assert_at_once(outcome)
 
 
 def test_a_challenger_whose_process_dies_once_is_tried_again(plant: Plant) -> None:
@@ -298,6 +300,7 @@ def test_a_model_that_the_inspector_refuses_goes_back_at_once() -> None:
     plant.fleet.devices["device-1"].refuses[digest_of(7)] = "the self-test failed"
     outcome = plant.deploy()
     assert "it refuses the model: the deployed package is refused: the self-test failed" in outcome.reason
+    assert_at_once(outcome)
     assert plant.models()["device-1"] == "6"
 
 
@@ -305,6 +308,7 @@ def test_an_inspector_that_crashes_in_a_loop_ends_the_rollout(plant: Plant) -> N
     plant.fleet.devices["device-1"].crashes.add(digest_of(7))
     outcome = plant.deploy()
     assert f"{INSPECTOR} does not stay up (it is BROKEN)" in outcome.reason
+    assert_at_once(outcome)
     assert plant.models()["device-1"] == "6"
     assert plant.models()["device-2"] == "6"
 
@@ -361,6 +365,7 @@ def test_a_first_model_that_gives_errors_is_taken_off_again() -> None:
     outcome = plant.deploy()
     assert outcome.outcome == "rolled-back"
     assert "have no trustworthy score" in outcome.reason
+    assert_at_once(outcome)
     assert outcome.serving is None
     assert MODEL not in plant.fleet.newest_deployment["canary"].components
 
@@ -535,6 +540,34 @@ def test_a_fleet_that_cannot_be_asked_at_all_ends_the_run_and_leaves_the_rollout
         rollout.run()
     plant.fleet.status = status  # type: ignore[method-assign]
     assert plant.deploy().outcome == "deployed"
+
+
+def test_what_was_decided_is_done_even_if_the_fault_is_gone_by_then(plant: Plant) -> None:
+    device = plant.fleet.devices["device-3"]
+    device.fails[f"{MODEL} 7.0.0"] = "no space left"
+    deploy = plant.fleet.deploy
+
+    def killed(group: str, wanted: Any, label: str, everywhere_at_once: bool = False) -> Any:
+        if everywhere_at_once:
+            raise KeyboardInterrupt
+        return deploy(group, wanted, label, everywhere_at_once)
+
+    plant.fleet.deploy = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        plant.deploy()
+    plant.fleet.deploy = deploy  # type: ignore[method-assign]
+    device.fails.clear()
+    device.receive(plant.fleet.newest_deployment["fleet"])
+    plant.fleet.tick()
+    outcome = plant.deploy()
+    assert outcome.outcome == "rolled-back"
+    assert "no space left" in outcome.reason
+    assert plant.models() == {"device-1": "6", "device-2": "6", "device-3": "6"}
+
+
+def assert_at_once(outcome: Outcome) -> None:
+    """It did not end because time was over."""
+    assert "time is over" not in outcome.reason
 
 
 def publish(plant: Plant, version: str) -> None:
