@@ -13,8 +13,9 @@ import pytest
 from fleet_contract import FleetContract
 from local_fleet import Rig, fleet_of, local_settings, script_component, wait_until
 
-from inspection.errors import RolloutError, SettingsError
+from inspection.errors import RolloutError, SettingsError, StorageError
 from inspection.fleet.interface import ComponentSetting, ComponentVersion, DeviceStatus, Fleet
+from inspection.fleet.local.delivery import Delivery
 from inspection.fleet.local.fleet import LocalFleet
 from inspection.fleet.local.processes import processes_of
 
@@ -317,3 +318,62 @@ class TestGroups:
 def unpacked(rig: Rig, name: str = "") -> set[str]:
     folder = rig.device("device-1").root / "packages" / "artifacts-unarchived" / (name or NAME)
     return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+
+
+class TestDelivery:
+    @pytest.fixture
+    def delivery(self, tmp_path: Path) -> Delivery:
+        return Delivery(str(tmp_path / "storage"), "plant/a", "device-1")
+
+    def test_the_newest_health_message_and_every_result_are_kept(self, delivery: Delivery, tmp_path: Path) -> None:
+        for number in (1, 2):
+            assert delivery.deliver("plant/a/dots/device-1/health", b'{"n": %d}' % number)
+        assert delivery.deliver("plant/a/dots/device-1/results", b'[{"id": 1}, {"id": 2}]')
+        assert delivery.deliver("plant/a/dots/device-1/results", b'{"id": 3}')
+        assert delivery.deliver("plant/a/dots/device-1/metrics", b"{}")  # nobody keeps them here
+        folder = tmp_path / "storage" / "dots" / "live" / "device-1"
+        assert (folder / "health.json").read_bytes() == b'{"n": 2}'
+        assert (folder / "results.jsonl").read_text() == '{"id": 1}\n{"id": 2}\n{"id": 3}\n'
+        assert {path.name for path in folder.iterdir()} == {"health.json", "results.jsonl"}
+
+    @pytest.mark.parametrize(
+        "topic",
+        [
+            "plant/a/dots/device-2/health",
+            "plant/b/dots/device-1/health",
+            "plant/a/device-1/health",
+            "plant/a/x/dots/device-1/health",
+            "plant/a/dots/device-1/more/health",
+            "health",
+        ],
+    )
+    def test_a_topic_of_somebody_else_is_refused(self, delivery: Delivery, topic: str) -> None:
+        assert not delivery.deliver(topic, b"{}")
+
+    @pytest.mark.parametrize("kind", ["health", "results"])
+    def test_a_line_that_is_a_path_is_refused(self, delivery: Delivery, tmp_path: Path, kind: str) -> None:
+        with pytest.raises(StorageError, match="stays below root"):
+            delivery.deliver(f"plant/a/../device-1/{kind}", b"{}")
+        assert not (tmp_path / "live").exists()
+
+    def test_results_take_a_bounded_part_of_the_disk(
+        self, delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("inspection.fleet.local.delivery.RESULTS_BYTES", 1000)
+        for number in range(500):
+            delivery.deliver("plant/a/dots/device-1/results", b'{"id": "%05d"}' % number)
+        folder = tmp_path / "storage" / "dots" / "live" / "device-1"
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 2100
+        assert "00499" in (folder / "results.jsonl").read_text()
+
+
+class TestLogs:
+    def test_a_component_that_talks_without_end_does_not_fill_the_disk(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("inspection.fleet.local.lifecycle.MAX_LOG_BYTES", 20_000)
+        put(rig, NAME, "1.0.0", run="i=0; while true; do i=$((i+1)); echo line $i of many; sleep 0.001; done")
+        log = rig.device("device-1").log(NAME)
+        wait_until(lambda: log.with_name(f"{log.name}.1").exists())
+        wait_until(lambda: log.stat().st_size > 1000)  # it writes on
+        assert b"\0" not in log.read_bytes()
