@@ -362,6 +362,13 @@ def test_the_runtime_is_installed_without_internet_and_keeps_the_one_before(tmp_
     assert done.returncode == 0, done.stderr
     assert (work / "current").resolve() == work / "1.0.0"
     assert sorted(path.name for path in work.iterdir()) == ["0.9.0", "1.0.0", "current"], "0.9.0 may still be running"
+    (work / "1.0.0" / "mark").touch()
+    (work / "current").unlink()
+    (work / "current").symlink_to(work / "0.9.0")
+    again = _run(str(artifact / "install.sh"), artifact, work, "1.0.0", **NO_NETWORK)
+    assert "event=runtime_is_there" in again.stdout
+    assert (work / "current").resolve() == work / "1.0.0"
+    assert (work / "1.0.0" / "mark").exists(), "an inspector may be running in it"
     next((artifact / "wheels").glob("*/numpy-*.whl")).unlink()
     done = _run(str(artifact / "install.sh"), artifact, work, "1.1.0", **NO_NETWORK)
     assert done.returncode == 1
@@ -374,7 +381,7 @@ def _runtime_artifact(folder: Path) -> Path:
     """What a device unpacks of the runtime, with tiny wheels for this Python."""
     target = Target(this_architecture(), this_python())
     wheels = tiny_wheels(folder / "tiny", [target])
-    (archive,) = build_runtime([target], (), folder / "built", folder / "cache", str(wheels)).values()
+    (archive,) = build_runtime([target], (), folder / "built", folder / "cache", wheels).values()
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder / "runtime")
     return folder / "runtime"

@@ -26,6 +26,7 @@ from inspection.fleet.components.locks import (
     BASE,
     EDGE,
     EXTRAS,
+    MAKE_LOCKS,
     Pin,
     lock_path,
     read_lock,
@@ -56,7 +57,7 @@ def test_a_lock_agrees_with_its_requirements(name: str) -> None:
             for each in requirements(name)
             if target.holds(each.marker)
         }
-        assert wanted.items() <= pins.items(), f"make lock-edge ({target})"
+        assert wanted.items() <= pins.items(), f"{MAKE_LOCKS} ({target})"
         if name == BASE:
             assert set(pins) == set(wanted), (
                 f"{requirements_path(name)}: pin what the packages bring with them ({target})"
@@ -156,7 +157,7 @@ def test_the_needed_c_library_is_the_newest_that_any_wheel_needs() -> None:
 def test_a_folder_gives_the_best_wheel_of_each_package(tmp_path: Path) -> None:
     folder = tiny_wheels(tmp_path, ALL)
     pins = read_pins(PI)
-    found = find_wheels(PI, pins, tmp_path / "cache", str(folder))
+    found = find_wheels(PI, pins, tmp_path / "cache", folder)
     assert [wheel.pin for wheel in found] == list(pins)
     numpy = next(wheel for wheel in found if wheel.pin.name == "numpy")
     assert re.search(r"cp313-cp313-manylinux\w+_aarch64", numpy.file)
@@ -170,9 +171,9 @@ def test_a_folder_without_wheels_for_a_device_is_told_which_are_missing(tmp_path
     with pytest.raises(
         RolloutError, match=r"want wheels for aarch64, Python 3.13 of ai-edge-litert==[\d.]+, awscrt.*numpy"
     ):
-        find_wheels(PI, read_pins(PI), tmp_path / "cache", str(folder))
+        find_wheels(PI, read_pins(PI), tmp_path / "cache", folder)
     with pytest.raises(RolloutError, match="want a folder of wheels, found none"):
-        find_wheels(PI, read_pins(PI), tmp_path / "cache", str(tmp_path / "nowhere"))
+        find_wheels(PI, read_pins(PI), tmp_path / "cache", tmp_path / "nowhere")
 
 
 def test_a_wheel_that_the_lock_does_not_know_is_refused(tmp_path: Path) -> None:
@@ -181,13 +182,13 @@ def test_a_wheel_that_the_lock_does_not_know_is_refused(tmp_path: Path) -> None:
     numpy = next(folder.glob("numpy-*.whl"))
     numpy.write_bytes(numpy.read_bytes() + b"more")
     with pytest.raises(RolloutError, match=r"numpy.*the lock knows no file of numpy==.*SHA256SUMS"):
-        find_wheels(PI, pins, tmp_path / "cache", str(folder))
+        find_wheels(PI, pins, tmp_path / "cache", folder)
     (folder / SUMS).write_text("what is this\n")
     with pytest.raises(RolloutError, match=r"want lines of `sha256sum \*.whl`"):
-        find_wheels(PI, pins, tmp_path / "cache", str(folder))
+        find_wheels(PI, pins, tmp_path / "cache", folder)
     (folder / SUMS).unlink()
     with pytest.raises(RolloutError, match="the lock knows no file"):
-        find_wheels(PI, pins, tmp_path / "cache", str(folder))
+        find_wheels(PI, pins, tmp_path / "cache", folder)
 
 
 # From an index
@@ -218,7 +219,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "index"
     folder.mkdir()
     _Quiet.requests.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     use_index(monkeypatch, f"http://127.0.0.1:{server.server_port}/simple/")

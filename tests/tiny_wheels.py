@@ -61,6 +61,8 @@ def tiny_wheel(folder: Path, pin: Pin, target: Target, site: Path | None = None,
     }
     if empty:
         files[f"{MODULES.get(pin.name, name)}/__init__.py"] = ""
+    if empty and name in ("ai_edge_litert", "tflite_runtime"):
+        files[f"{name}/interpreter.py"] = ""
     if site is not None:
         files["zz_site.pth"] = f"{site}\n"
     files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])

@@ -212,7 +212,7 @@ class FleetSettings:
     pythons: list[Literal["3.10", "3.11", "3.12", "3.13"]] = field(
         default_factory=list
     )  # of the devices; [] = local: this one; greengrass: 3.11 (Debian 12) and 3.13 (Debian 13)
-    wheels: str = ""  # folder of wheels to build the runtime from; "" = fetched from the package index, kept in a cache
+    wheels: str = ""  # folder of wheels (relative: in the repository); "" = fetched
     runtime_extras: list[Literal["camera", "gpio", "upload"]] = field(
         default_factory=list
     )  # Python packages of the runtime besides those that [fleet.inspector] needs, for devices that are set otherwise

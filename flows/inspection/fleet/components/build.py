@@ -34,7 +34,7 @@ from inspection.fleet.recipes import (
     script,
 )
 from inspection.registry.interface import ModelVersion, Registry
-from inspection.settings import REPOSITORY, Settings
+from inspection.settings import REPOSITORY, FleetSettings, Settings
 
 WHEEL_CACHE = REPOSITORY / ".lineside" / "fleet" / "wheels"
 """Where fetched wheels are kept for the next build, whatever the line."""
@@ -56,7 +56,7 @@ def build_components(
         settings: of the line.
         registry: that has the model.
         version: of the model, in the registry.
-        scratch: folder for the zips, which must stay until they are published; it may hold those of another build.
+        scratch: folder for the zips, which must stay until they are published; each build needs one of its own.
         cache: folder where fetched wheels are kept.
         edge_folder: the device's code and locks.
 
@@ -73,7 +73,7 @@ def build_components(
     names = component_names(line, fleet.component_prefix)
     model_zip, package, archive_sha256 = _build_model(settings, registry, version, scratch)
     inspector_zip = _build_inspector(scratch, edge_folder)
-    runtime_zips = build_runtime(targets_of(fleet), extras, scratch, cache, fleet.wheels, edge_folder)
+    runtime_zips = build_runtime(targets_of(fleet), extras, scratch, cache, _wheel_folder(fleet), edge_folder)
     runtime = _component(
         names.runtime,
         {path.name: path for path in runtime_zips.values()},
@@ -121,6 +121,10 @@ def size_table(built: Built) -> list[dict[str, Any]]:
         }
         for row in built.sizes
     ]
+
+
+def _wheel_folder(fleet: FleetSettings) -> Path | None:
+    return REPOSITORY / Path(fleet.wheels).expanduser() if fleet.wheels else None
 
 
 def _build_model(settings: Settings, registry: Registry, version: int, scratch: Path) -> tuple[Path, str, str]:

@@ -1,7 +1,8 @@
 """Which Python packages a device gets, each pinned by version and by the hashes of its files.
 
-`edge/locks/<name>.txt` is made from `edge/requirements.txt` (base) and `edge/requirements-<name>.txt` by `lock`; the
-lines carry markers for every architecture and Python, which are evaluated for the device, not for this machine.
+`edge/locks/<name>.txt` is made from `edge/requirements.txt` (base) or `edge/requirements-<name>.txt` by `lock`, which
+asks the package index through uv: `python -m inspection.fleet.components.locks`. The lines carry markers for every
+architecture and Python, which are evaluated for the device, not for this machine.
 """
 
 import re
@@ -22,6 +23,7 @@ from inspection.fleet.components.targets import Target
 EDGE = Path(edge.__file__).parent
 BASE = "base"
 EXTRAS = ("camera", "gpio", "upload")
+MAKE_LOCKS = "python -m inspection.fleet.components.locks"
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -59,7 +61,7 @@ def read_pins(target: Target, extras: Sequence[str] = (), edge_folder: Path = ED
             before = pins.setdefault(pin.name, pin)
             if before.version != pin.version:
                 raise RolloutError(
-                    f"{path}: want {before} as in the other locks, found {pin}; make the locks again: `make lock-edge`"
+                    f"{path}: want {before} as in the other locks, found {pin}; make the locks again: `{MAKE_LOCKS}`"
                 )
     return tuple(pins[name] for name in sorted(pins))
 
@@ -114,7 +116,7 @@ def lock(edge_folder: Path = EDGE) -> None:
         elif name != BASE:
             command += ["--constraint", str(requirements_path(BASE, edge_folder))]
         subprocess.run(command, check=True)
-        head = f"# Locked from edge/{source.name} by `make lock-edge`; do not edit by hand.\n"
+        head = f"# Locked from edge/{source.name} by `{MAKE_LOCKS}`; do not edit by hand.\n"
         path.write_text(head + path.read_text(encoding="utf-8"), encoding="utf-8")
 
 

@@ -28,7 +28,7 @@ def build_runtime(
     extras: Sequence[str],
     scratch: Path,
     cache: Path,
-    wheels: str = "",
+    wheels: Path | None = None,
     edge_folder: Path = EDGE,
 ) -> dict[str, Path]:
     """Write the zip of each architecture.
@@ -38,7 +38,7 @@ def build_runtime(
         extras: packages besides the usual ones, see `locks.EXTRAS`.
         scratch: folder for the zips.
         cache: folder where fetched wheels are kept.
-        wheels: folder of wheels to use instead of the package index; "" = none.
+        wheels: folder of wheels to use instead of the package index.
         edge_folder: with `locks/`.
 
     Returns:

@@ -10,9 +10,11 @@ import importlib.util
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from inspection.fleet.components.zips import disk_errors, sha256_of
 SUMS = "SHA256SUMS"
 """In a folder of wheels: lines of `sha256sum *.whl` for wheels that the locks do not know, such as self-built ones."""
 FETCH_TIMEOUT_S = 1800
+_FETCHING = ".fetching-"
 
 _UNREACHABLE = re.compile(
     r"Retrying \(|ReadTimeout|ConnectTimeout|SSLError|ProxyError|[45]\d\d (Client|Server) Error(?<!404 Client Error)"
@@ -55,27 +58,36 @@ class Wheel:
         return all(tag.abi in ("abi3", "none") for tag in parse_wheel_filename(self.file)[3])
 
 
-def find_wheels(target: Target, pins: Sequence[Pin], cache: Path, folder: str = "") -> tuple[Wheel, ...]:
+def find_wheels(target: Target, pins: Sequence[Pin], cache: Path, folder: Path | None = None) -> tuple[Wheel, ...]:
     """One wheel for each pin, every byte verified.
 
     Args:
         target: the devices that they are for.
         pins: of `locks.read_pins`.
         cache: folder where wheels are kept for the next build.
-        folder: of wheels to take them from; "" = the cache, then the package index.
+        folder: of wheels to take them from; None: the cache, then the package index.
 
     Raises:
         RolloutError: no wheel fits these devices, one is not what the lock says, the index cannot be reached, or the
             disk is full.
     """
-    if folder:
-        return _from_folder(target, pins, Path(folder).expanduser())
+    if folder is not None:
+        return _from_folder(target, pins, folder)
     with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
+        _sweep(cache)
         wheels = _from_cache(target, pins, cache)
         if wheels is None:
             wheels = _from_index(target, pins, cache)
     return wheels
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed builds left."""
+    for left in cache.glob(f"{_FETCHING}*"):
+        with suppress(FileNotFoundError):  # another build ended
+            if time.time() - left.stat().st_mtime > 2 * FETCH_TIMEOUT_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _from_folder(target: Target, pins: Sequence[Pin], folder: Path) -> tuple[Wheel, ...]:
@@ -146,7 +158,7 @@ def _from_cache(target: Target, pins: Sequence[Pin], cache: Path) -> tuple[Wheel
 
 
 def _from_index(target: Target, pins: Sequence[Pin], cache: Path) -> tuple[Wheel, ...]:
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache) as created:
+    with tempfile.TemporaryDirectory(prefix=_FETCHING, dir=cache) as created:
         scratch = Path(created)
         _log.info("event=wheels_fetched_from_index target=%r packages=%d", str(target), len(pins))
         _download(target, pins, scratch)
