@@ -288,6 +288,25 @@ def test_health_tells_the_figures_over_restarts_until_another_package_serves(tmp
     assert back["since"] > other["since"]
 
 
+def test_a_place_for_challengers_that_is_empty_is_told_and_does_no_harm(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package")
+    feed(tmp_path / "incoming", range(2))
+    assert main([*arguments(package, tmp_path), "--once", "--quiet", "--challenger", str(tmp_path / "nowhere")]) == 0
+    first, last = healths(tmp_path)[0], healths(tmp_path)[-1]
+    assert first["state"] == "ok"
+    assert last["shadow"] == {
+        "package": None,
+        "version": None,
+        "champion": package_digest(package),
+        "state": "none",
+        "message": "",
+        "self_test": "not run",
+        "since": None,
+        "pairs": {},
+        "skipped": 0,
+    }
+
+
 def test_a_killed_inspector_keeps_the_figures_that_it_told(tmp_path: Path) -> None:
     package = make_package(tmp_path / "package")
     feed(tmp_path / "incoming", range(5))

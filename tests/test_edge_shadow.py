@@ -305,6 +305,22 @@ def test_a_stuck_camera_is_no_matter_between_packages(tmp_path: Path) -> None:
 # --- never in the champion's way
 
 
+def test_the_challenger_stands_back_and_is_the_first_to_go_when_memory_runs_out(run: Run) -> None:
+    deploy(run.challenger, make_package(run.folder / "second", operating_point=SAME))
+    run.await_state("running")
+    child = child_of(run)
+    assert os.getpriority(os.PRIO_PROCESS, child) == 19
+    assert Path(f"/proc/{child}/oom_score_adj").read_text(encoding="ascii").strip() == "1000"
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever stops the service stops all of its processes
+        os.kill(child, number)
+    run.inspect()
+    assert run.await_pairs(1) == {"pass/pass": 1}
+    os.kill(child, signal.SIGKILL)  # as the kernel does
+    run.await_state("refused")
+    assert run.shadow.message()["message"] == "its process was ended by signal 9"
+    assert [result.verdict for result in run.inspect(2)] == ["pass"] * 2
+
+
 def open_files(process: str) -> int:
     """How many; 0 when the process has ended."""
     folder = Path(f"/proc/{process}/fd")
@@ -344,7 +360,7 @@ def test_a_challenger_that_is_behind_skips_parts_and_delays_none(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("actor")
-def test_pictures_that_wait_are_bounded_in_bytes_but_one_always_may() -> None:
+def test_whether_a_part_may_wait_depends_on_what_waits_and_not_on_its_own_size() -> None:
     heard: list[str] = []
     session = Session(Path("x"), "d", "tiny", 0, 1_000_000, lambda _, job, answer: heard.append(job.part.name))
     try:
@@ -354,13 +370,13 @@ def test_pictures_that_wait_are_bounded_in_bytes_but_one_always_may() -> None:
         jobs = [Job(part(n, data=bytes(600_000)), a_result(), "c", False) for n in range(4)]
         assert session.offer(jobs[0])
         wait_until(lambda: session._at_work)  # the thread is at it: nothing waits
-        assert [session.offer(job) for job in jobs[1:]] == [True, False, False]
+        assert [session.offer(job) for job in jobs[1:]] == [True, True, False]
         os.kill(session._child.pid, signal.SIGCONT)
         assert session.drain(60)
         huge = Job(part(9, frame=np.zeros((1000, 1000, 3), np.uint8)), a_result(), "c", False)
         assert session.offer(huge)
         assert session.drain(60)
-        assert heard == ["part-0", "part-1", "part-9"]
+        assert heard == ["part-0", "part-1", "part-2", "part-9"]
     finally:
         session.stop()
         session.join(60)

@@ -35,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the inspector too, which ends this process in order
         signal.signal(number, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what native code prints is no answer
+    answers = os.fdopen(os.dup(1), "wb")
+    with contextlib.suppress(OSError):  # the inspector may run without a log
+        os.dup2(2, 1)  # what native code prints is no answer
     with answers, contextlib.suppress(BrokenPipeError):
         return _run(options, sys.stdin.buffer, answers)
     return 0

@@ -7,6 +7,7 @@ that a bad model crashes ends only itself.
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -47,7 +48,7 @@ class Session:
         digest: of its contract.
         line: that it must be for.
         nice: how far it stands back.
-        memory_bytes: of pictures that may wait.
+        memory_bytes: of pictures that wait; with more, the next part is skipped.
         compare: called in the session's thread with itself, the part and the answer.
         command: runs the challenger's process; for tests.
     """
@@ -74,6 +75,7 @@ class Session:
         self._waiting_bytes = 0
         self._at_work = False
         self._stopping = False
+        self._gone = False  # the process ended while it had nothing to judge
         self._late = ""  # why the process was killed
         self._child: subprocess.Popen[bytes] | None = None
         self._due_s: float | None = time.monotonic() + _OPEN_S  # when the process must have answered; None: nothing
@@ -87,18 +89,18 @@ class Session:
 
     def offer(self, job: Job) -> bool:
         """Hand it a part; returns at once. False: it is behind, the part is skipped."""
-        size = _size(job.part)
         with self._changed:
-            full = len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + size > self._memory_bytes
-            if self.opened is None or self._stopping or (self._waiting and full):
+            # By what waits already, and not by this part's size: large files may be those of bad parts.
+            full = len(self._waiting) >= _MOST_WAITING or self._waiting_bytes >= self._memory_bytes
+            if self.opened is None or self._stopping or full:
                 return False
             self._waiting.append(job)
-            self._waiting_bytes += size
+            self._waiting_bytes += _size(job.part)
             self._changed.notify_all()
         return True
 
     def check(self, now_s: float) -> None:
-        """End a process that does not answer; call it now and then.
+        """End a process that does not answer, notice one that ended without a part in hand; call it now and then.
 
         Args:
             now_s: time.monotonic().
@@ -108,6 +110,9 @@ class Session:
                 limit_s = _OPEN_S if self.opened is None else _ANSWER_S
                 self._late = f"its process did not answer within {limit_s:.0f} s"
                 self._kill()
+            if not self._at_work and self._child is not None and self._child.poll() is not None:
+                self._gone = True
+                self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until every part that was handed over is judged; False when it takes longer."""
@@ -185,26 +190,27 @@ class Session:
         while (job := self._next()) is not None:
             try:
                 write_part(parts, job.part)  # type: ignore[arg-type]
-                line = answers.readline()
-            except BrokenPipeError:
-                line = b""
+            except BrokenPipeError:  # it was gone before
+                return _how_it_ended(child)
+            line = answers.readline()
             if not line:
                 how = _how_it_ended(child)
-                if not (self._stopping or self._late):
-                    self._guarded(job, CRASHED)  # as an inspector's process it would have ended the inspection
+                # As the inspector's process it would have ended the inspection; unless somebody killed it.
+                if not (self._stopping or self._late or child.returncode == -signal.SIGKILL):
+                    self._guarded(job, CRASHED)
                 return f"{how} while it judged {job.part.name}"
             answer = read_message(line)
             assert isinstance(answer, Answer)
             self._guarded(job, answer)
-        return ""
+        return "" if self._stopping else _how_it_ended(child)
 
     def _next(self) -> Job | None:
-        """The part that waits longest; None when the session ends."""
+        """The part that waits longest; None when the session or the process has ended."""
         with self._changed:
             self._at_work, self._due_s = False, None
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            if self._stopping:
+            self._changed.wait_for(lambda: self._waiting or self._stopping or self._gone)
+            if self._stopping or self._gone:
                 return None
             job = self._waiting.popleft()
             self._waiting_bytes -= _size(job.part)

@@ -147,7 +147,7 @@ class Shadow:
         counts = self._pairs.message()
         return {
             "package": found.digest if named and found is not None and found.digest else None,
-            "version": opened.version if opened is not None else self._refused_version,
+            "version": opened.version if opened is not None else self._refused_version if named else None,
             "champion": self._champion,
             "state": self._state,
             "message": self._message,
