@@ -416,6 +416,21 @@ def test_a_cancelled_deployment_ends_the_rollout(plant: Plant) -> None:
     assert CHALLENGER not in plant.fleet.newest_deployment["canary"].components
 
 
+def test_a_deployment_that_was_cancelled_while_nobody_looked_is_not_made_again(plant: Plant) -> None:
+    def killed() -> None:
+        if CHALLENGER in plant.fleet.newest_deployment["canary"].components:
+            raise KeyboardInterrupt
+
+    plant.fleet.at.append(killed)
+    with pytest.raises(KeyboardInterrupt):
+        plant.deploy()
+    plant.fleet.at.clear()
+    plant.fleet.cancel("canary")
+    outcome = plant.deploy()
+    assert "which was cancelled" in outcome.reason
+    assert [CHALLENGER in components for _, components in plant.fleet.made] == [True, False]
+
+
 def test_a_group_without_devices_is_refused_before_anything_is_changed() -> None:
     plant = Plant(champion=None, groups={"canary": [], "fleet": ["b"]})
     with pytest.raises(RolloutError, match=r"thing group canary: want one device or more"):
