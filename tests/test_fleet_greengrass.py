@@ -1,7 +1,9 @@
 """The fleet on AWS IoT Greengrass: what every fleet does, and what only this one must."""
 
+import fnmatch
 import functools
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +27,13 @@ from fleet_contract import (
 )
 from greengrass_double import ACCOUNT, GreengrassDouble, serve_greengrass
 
+from edge.topics import topics
 from inspection.errors import RolloutError
 from inspection.fleet.greengrass import clients as greengrass_clients
 from inspection.fleet.greengrass.fleet import GreengrassFleet
 from inspection.fleet.interface import ComponentSetting, Fleet
 from inspection.fleet.opening import open_fleet
+from inspection.fleet.reports import health_key
 from inspection.settings import Settings, parse_settings
 
 pytest_plugins = ["s3_server"]
@@ -535,6 +539,29 @@ def test_a_broken_component_of_others_is_not_our_failure(bench: GreengrassBench)
     assert (status.state, status.states[OTHER]) == ("succeeded", "BROKEN")
 
 
+def test_what_a_device_last_reported_of_an_older_version_is_no_failure(bench: GreengrassBench) -> None:
+    publish(bench, MODEL, "7.0.0", "8.0.0")
+    bench.double.devices["device-1"].breaks[MODEL] = "it broke"
+    bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("8.0.0")}, "dots model 8")
+    bench.double.run()
+    late = bench.double.devices["device-1"].installed[MODEL]
+    bench.double.devices["device-1"].breaks.clear()
+    bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("7.0.0")}, "back", everywhere_at_once=True)
+    bench.double.run()
+    bench.double.devices["device-1"].installed[MODEL] = late
+    status = state_of(bench, CANARY, "device-1")
+    assert (status.state, status.error) == ("succeeded", "")
+
+
+def test_a_component_that_is_started_again_is_told_but_no_failure_yet(bench: GreengrassBench) -> None:
+    publish(bench, MODEL, "7.0.0")
+    bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("7.0.0")}, "dots model 7")
+    bench.double.run()
+    bench.double.devices["device-1"].installed[MODEL].state = "ERRORED"
+    status = state_of(bench, CANARY, "device-1")
+    assert (status.state, status.error) == ("succeeded", f"{MODEL} 7.0.0 is ERRORED")
+
+
 @pytest.mark.parametrize(
     ("reported", "said"),
     [("TIMED_OUT", "did not finish in time"), ("REJECTED", "rejected the deployment"), ("FAILED", "see its log")],
@@ -779,3 +806,63 @@ def test_a_missing_region_is_told(bench: GreengrassBench, monkeypatch: pytest.Mo
 
 def test_no_region_in_the_settings_means_the_environments(bench: GreengrassBench) -> None:
     assert bench.reopen(region="").members(CANARY) == CANARIES
+
+
+# What the document promises
+
+
+def blocks() -> dict[str, Any]:
+    """The JSON of docs/greengrass.md, by the mark above it."""
+    text = (Path(__file__).parents[1] / "docs" / "greengrass.md").read_text(encoding="utf-8")
+    found = re.findall(r"<!-- ([a-z ]+) -->\n```json\n(.*?)```", text, re.DOTALL)
+    return {name: json.loads(block) for name, block in found}
+
+
+def actions_of(policy: dict[str, Any]) -> set[str]:
+    listed = [statement["Action"] for statement in policy["Statement"]]
+    return {action for one in listed for action in ([one] if isinstance(one, str) else one)}
+
+
+def test_the_deployers_policy_has_every_action_that_is_used(bench: GreengrassBench) -> None:
+    bench.double.components.failing[MODEL] = "no"
+    with pytest.raises(RolloutError):
+        bench.fleet.publish(tiny_component(bench, MODEL, "7.0.0"))
+    bench.double.components.failing.clear()
+    publish(bench, MODEL, "7.0.0")
+    bench.fleet.check([CANARY, FLEET])
+    bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("7.0.0")}, "dots model 7")
+    bench.fleet.status(CANARY)
+    bench.fleet.cancel(CANARY)
+    asked = {f"greengrass:{operation}" for operation, _ in bench.double.asked}
+    allowed = actions_of(blocks()["deployer"])
+    assert asked <= allowed
+    tagging = {"greengrass:TagResource"}  # asked for by AWS when what is created has tags
+    assert {action for action in allowed if action.startswith("greengrass:")} == asked | tagging
+
+
+def test_the_health_rule_stores_messages_where_reports_are_read(bench: GreengrassBench) -> None:
+    rule = blocks()["health rule"]
+    topic = topics("lineside", "dots", "device-1").health
+    pattern = re.search(r"FROM '(.*)'", rule["sql"])
+    assert pattern is not None
+    assert re.fullmatch(pattern[1].replace("+", "[^/]+"), topic)
+    levels = topic.split("/")
+    key = re.sub(r"\$\{topic\((\d)\)\}", lambda found: levels[int(found[1]) - 1], rule["actions"][0]["s3"]["key"])
+    assert key == f"PREFIX/{health_key('dots', 'device-1')}"
+    bench.iot.create_topic_rule(ruleName="lineside_health", topicRulePayload=rule)  # botocore takes its form
+    bench.iot.delete_topic_rule(ruleName="lineside_health")
+    resource = blocks()["rule role"]["Statement"][0]["Resource"].removeprefix("arn:aws:s3:::BUCKET/")
+    assert fnmatch.fnmatchcase(key, resource)
+
+
+def test_the_devices_may_do_what_they_do_and_only_as_themselves(bench: GreengrassBench) -> None:
+    statements = {one["Sid"]: one for one in blocks()["device role"]["Statement"]}
+    artifact = bench.fleet.artifact_uri(MODEL, "7.0.0", "package.zip").replace("s3://parts/plant", "BUCKET/PREFIX")
+    assert fnmatch.fnmatchcase(f"arn:aws:s3:::{artifact}", statements["FetchComponents"]["Resource"])
+    folder = "PREFIX/bottles/raw-images-for-review/${credentials-iot:ThingName}/*"
+    assert statements["KeepImagesForReview"]["Resource"] == f"arn:aws:s3:::BUCKET/{folder}"
+    named = json.dumps(blocks()["device policy"])
+    mine = topics("lineside", "bottles", "THING")
+    for topic in (mine.results, mine.metrics, mine.health, mine.trigger):
+        assert f":topic/{topic.replace('THING', '${iot:Connection.Thing.ThingName}')}" in named
+    assert "topic/lineside/*" not in named

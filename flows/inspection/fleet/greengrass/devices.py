@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from inspection.fleet.greengrass.clients import CONNECTIONS, Clients
 from inspection.fleet.greengrass.errors import explained, is_missing
+from inspection.fleet.greengrass.revision import versions_of
 from inspection.fleet.interface import DeploymentState, DeviceStatus
 
 SILENT_AFTER_S = 25 * 3600.0
@@ -37,7 +38,8 @@ _STATES: Mapping[str, DeploymentState] = {
 class _Device:
     """What the service knows of a thing."""
 
-    seen_at: float | None  # unix time; None = it never was a core device
+    connected: bool  # it is a core device
+    seen_at: float | None  # unix time
     execution: Mapping[str, Any] | None  # of the deployment asked about
     components: tuple[Mapping[str, Any], ...]  # installed
 
@@ -102,14 +104,17 @@ class CoreDevices:
     def _device(self, thing: str, listed: Mapping[str, Any] | None, number: str) -> _Device:
         core = listed or self._core_device(thing)
         if core is None:
-            return _Device(None, None, ())
+            return _Device(False, None, None, ())
         seen = core.get("lastStatusUpdateTimestamp")
         executions = [entry for entry in self.deployments_on(thing) if number and entry["deploymentId"] == number]
         installed = self._pages(
             "list_installed_components", "installedComponents", coreDeviceThingName=thing, topologyFilter="ALL"
         )
         return _Device(
-            seen.timestamp() if seen is not None else None, executions[0] if executions else None, tuple(installed)
+            connected=True,
+            seen_at=seen.timestamp() if seen is not None else None,
+            execution=executions[0] if executions else None,
+            components=tuple(installed),
         )
 
     def _core_device(self, thing: str) -> dict[str, Any] | None:
@@ -156,7 +161,7 @@ class CoreDevices:
         things: int,
     ) -> tuple[DeploymentState, str]:
         """State, and what went wrong."""
-        if device.seen_at is None:
+        if not device.connected:
             return "offline", (
                 "this thing never connected as a Greengrass core device; install the nucleus on it, or remove it from "
                 "the thing group"
@@ -169,29 +174,30 @@ class CoreDevices:
             if deployment.get("deploymentStatus") not in ("ACTIVE", "COMPLETED"):
                 return "failed", "the deployment was cancelled before it reached this device"
             return self._waiting(device.seen_at, deployment, things)
-        broken = [
-            _broken(name, entry)
+        broken = {
+            name: _broken(name, entry)
             for name, entry in sorted(installed.items())
             if entry.get("lifecycleState") in ("BROKEN", "ERRORED") and name in deployment.get("components", {})
-        ]
+        }
         if state == "failed":
-            return state, "; ".join([_reason(device.execution or {}), *broken])
+            return state, "; ".join([_reason(device.execution or {}), *broken.values()])
+        # Devices report components some time after the deployment: another version is what was there before
+        wanted = versions_of(deployment)
         ours = [
-            name for name, entry in installed.items() if entry.get("lifecycleState") == "BROKEN" and name in self._ours
+            name for name in broken if name in self._ours and installed[name].get("componentVersion") == wanted[name]
         ]
-        if state == "succeeded" and ours:
-            return "failed", "; ".join(broken) or f"broken: {', '.join(sorted(ours))}"
-        return state, ""
+        if state == "succeeded" and any(installed[name]["lifecycleState"] == "BROKEN" for name in ours):
+            state = "failed"
+        return state, "; ".join(broken[name] for name in ours)
 
-    def _waiting(self, seen_at: float, deployment: Mapping[str, Any], things: int) -> tuple[DeploymentState, str]:
+    def _waiting(self, seen_at: float | None, deployment: Mapping[str, Any], things: int) -> tuple[DeploymentState, str]:
         """Whether a device that has not taken up the deployment is on its way or away."""
         now = self._clock()
-        silent_s = now - seen_at
-        if silent_s > SILENT_AFTER_S:
-            return "offline", f"no sign of life for {silent_s / 3600:.0f} hours"
+        if seen_at is not None and now - seen_at > SILENT_AFTER_S:
+            return "offline", f"no sign of life for {(now - seen_at) / 3600:.0f} hours"
         created = deployment["creationTimestamp"].timestamp()
         patience_s = ARRIVES_WITHIN_S + 60 * things / self._per_minute
-        if seen_at < created and now - created > patience_s:
+        if (seen_at is None or seen_at < created) and now - created > patience_s:
             return "offline", f"did not take up the deployment within {patience_s / 60:.0f} minutes"
         return "waiting", ""
 
