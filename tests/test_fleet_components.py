@@ -23,7 +23,7 @@ from inspection.fleet.components import zips
 from inspection.fleet.components.build import build_components, size_table
 from inspection.fleet.components.built import Built
 from inspection.fleet.components.configuration import group_configuration, inspector_configuration, needed_extras
-from inspection.fleet.components.folder import build_folder, deploy_command
+from inspection.fleet.components.folder import build_folder
 from inspection.fleet.components.locks import EDGE
 from inspection.fleet.components.targets import Target, this_architecture, this_python
 from inspection.fleet.components.zips import write_zip
@@ -370,9 +370,12 @@ def test_a_group_is_told_by_its_deployment() -> None:
 
 
 def test_a_folder_for_the_nuclei_own_tools_has_their_layout(build: Callable[..., Built], tmp_path: Path) -> None:
-    built = build()
-    folder = build_folder(built, tmp_path / "by-hand", challenger=True)
-    place = folder / "artifacts"
+    before = os.umask(0o077)
+    try:
+        done = build_folder(build(), tmp_path / "by-hand", challenger=True)
+    finally:
+        os.umask(before)
+    place = done.folder / "artifacts"
     wanted = {
         ("lineside.Runtime", "1.0.0", f"runtime-{this_architecture()}", "install.sh"),
         ("lineside.Inspector.tiny", "1.0.0", "inspector", "run.sh"),
@@ -381,7 +384,7 @@ def test_a_folder_for_the_nuclei_own_tools_has_their_layout(build: Callable[...,
     }
     for name, version, stem, file in wanted:
         assert (place / name / version / stem / file).is_file()
-        recipe = json.loads((folder / "recipes" / f"{name}-{version}.json").read_text())
+        recipe = json.loads((done.folder / "recipes" / f"{name}-{version}.json").read_text())
         assert (recipe["ComponentName"], recipe["ComponentVersion"]) == (name, version)
         assert recipe_faults(recipe) == []
         for manifest in recipe["Manifests"]:
@@ -389,40 +392,55 @@ def test_a_folder_for_the_nuclei_own_tools_has_their_layout(build: Callable[...,
             scripts = " ".join(step["Script"] for step in manifest["Lifecycle"].values())
             assert f"{{artifacts:path}}/{stem}/{file}" in scripts
             assert "decompressedPath" not in scripts
-    assert {path.name for path in (folder / "recipes").iterdir()} == {
+    assert {path.name for path in (done.folder / "recipes").iterdir()} == {
         f"{name}-{version}.json" for name, version, _, _ in wanted
     }
     assert {path.name for path in place.iterdir()} == {name for name, _, _, _ in wanted}
-    for path in folder.rglob("*"):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode & 0o444 == 0o444, "the components' user reads them"
+    for path in place.glob("*/*/*"):
+        for inside in (path, *path.rglob("*")):
+            assert stat.S_IMODE(inside.stat().st_mode) & 0o444 == 0o444, "the components' user reads them"
+
+
+def test_a_second_folder_by_hand_has_higher_versions_of_what_changed(
+    build: Callable[..., Built], registry: LocalRegistry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "by-hand"
+    first = build_folder(build(), folder)
+    assert build_folder(build(1), folder) == first
+    changed = build_folder(build(1, inspector={"threads": 2}), folder)
+    assert changed.versions == {**first.versions, "lineside.Inspector.tiny": "1.1.0"}
+    model = register_model(registry, tmp_path / "second", "float32")
+    assert build_folder(build(model), folder).versions["lineside.Model.tiny"] == "2.0.0"
+    assert sorted(path.name for path in (folder / "recipes").iterdir()) == [
+        "lineside.Inspector.tiny-1.2.0.json",
+        "lineside.Model.tiny-2.0.0.json",
+        "lineside.Runtime-1.0.0.json",
+    ]
+    assert [path.name for path in (folder / "artifacts" / "lineside.Inspector.tiny").iterdir()] == ["1.2.0"]
+    (folder / "versions.json").write_text("{")
+    with pytest.raises(RolloutError, match=r"versions.json: cannot read it"):
+        build_folder(build(1), folder)
 
 
 def test_the_command_for_each_nucleus_names_all_components(build: Callable[..., Built], tmp_path: Path) -> None:
-    built = build()
+    done = build_folder(build(), tmp_path / "by-hand")
     folder = Path("/home/me/by-hand")
     components = ["lineside.Runtime=1.0.0", "lineside.Model.tiny=1.0.0", "lineside.Inspector.tiny=1.0.0"]
-    lite = deploy_command(built, folder, "lite")
-    assert lite[:6] == [
-        "ggl-cli",
-        "deploy",
-        "--recipe-dir",
-        f"{folder}/recipes",
-        "--artifacts-dir",
-        f"{folder}/artifacts",
-    ]
+    lite = done.command("lite", folder)
+    assert lite[:4] == ["ggl-cli", "deploy", "--recipe-dir", f"{folder}/recipes"]
+    assert lite[4:6] == ["--artifacts-dir", f"{folder}/artifacts"]
     assert lite[6:] == [part for name in components for part in ("--add-component", name)]
-    classic = deploy_command(built, folder, "classic")
+    classic = done.command("classic", folder)
     assert classic[:3] == ["greengrass-cli", "deployment", "create"]
     assert classic[3:7] == ["--recipeDir", f"{folder}/recipes", "--artifactDir", f"{folder}/artifacts"]
     assert classic[7:] == [part for name in components for part in ("--merge", name)]
     with pytest.raises(RolloutError, match="nucleus: want lite or classic"):
-        deploy_command(built, folder, "heavy")  # type: ignore[arg-type]
+        done.command("heavy")  # type: ignore[arg-type]
 
 
 def test_what_is_built_by_hand_installs_and_runs_where_it_lies(build: Callable[..., Built], tmp_path: Path) -> None:
     """The scripts of the folder's recipes, with the variables that a nucleus fills in."""
-    folder = build_folder(build(), tmp_path / "by-hand")
+    folder = build_folder(build(), tmp_path / "by-hand").folder
     root = tmp_path / "root"
     for part in ("recipes", "artifacts"):  # as both tools merge them
         (root / "packages" / part).mkdir(parents=True)

@@ -1,6 +1,7 @@
 """`lineside fleet`: the devices of a line, what runs on them, and the rollouts."""
 
 import getpass
+import shlex
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,8 +203,15 @@ def build(
     console = make_console()
     with tempfile.TemporaryDirectory(prefix="lineside-components-") as scratch:
         built = build_components(settings, registry, version.version, Path(scratch))
-        folder = build_folder(built, to, challenger=challenger)
-    print_line(console, f"line {settings.line.name}, model {version.version} ({version.status}): {folder}")
+        done = build_folder(built, to, challenger=challenger)
+    print_line(console, f"line {settings.line.name}, model {version.version} ({version.status}): {done.folder}")
+    table = make_table("MB for a device", "runtime", "inspector", "model", right=("runtime", "inspector", "model"))
+    for row in built.sizes:
+        sizes = (row.runtime, row.inspector, row.model)
+        table.add_row(row.architecture, *(f"{size / 1e6:.2f}" for size in sizes))
+    console.print(table)
+    print_line(console, f"lite:    {shlex.join(done.command('lite'))}", style="cyan")
+    print_line(console, f"classic: {shlex.join(done.command('classic'))}", style="cyan")
 
 
 def _local(config: Path) -> Settings:

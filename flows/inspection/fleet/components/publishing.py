@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 from inspection.errors import RolloutError
 from inspection.fleet.components.built import Built, BuiltComponent
@@ -104,7 +105,19 @@ def publish_component(fleet: Fleet, built: BuiltComponent, choose: NextVersion) 
     )
 
 
-def rising_choice(fleet: Fleet, built: BuiltComponent) -> Choice:
+class Versions(Protocol):
+    """What tells published versions."""
+
+    def newest(self, name: str) -> PublishedVersion | None:
+        """As `Fleet` says."""
+        ...
+
+    def versions(self, name: str) -> tuple[PublishedVersion, ...]:
+        """As `Fleet` says."""
+        ...
+
+
+def rising_choice(fleet: Versions, built: BuiltComponent) -> Choice:
     """The newest version when it is the same, else the next minor one."""
     newest = fleet.newest(built.name)
     if newest is None:
@@ -115,7 +128,7 @@ def rising_choice(fleet: Fleet, built: BuiltComponent) -> Choice:
     return f"{major}.{minor + 1}.0", True
 
 
-def model_choice(fleet: Fleet, built: BuiltComponent, number: int) -> Choice:
+def model_choice(fleet: Versions, built: BuiltComponent, number: int) -> Choice:
     """The newest version of this model when it is the same, else its next patch.
 
     Raises:
