@@ -1,6 +1,7 @@
 """Devices on this machine as a fleet: what every fleet does, and what is their own."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from inspection.fleet.interface import ComponentSetting, ComponentVersion, Devic
 from inspection.fleet.local.delivery import Delivery
 from inspection.fleet.local.fleet import LocalFleet
 from inspection.fleet.local.processes import processes_of
+from inspection.fleet.opening import open_fleet
 
 NAME, OTHER = "com.example.Belt", "com.example.Other"
 FOREVER = "exec sleep 1000"
@@ -224,6 +226,22 @@ class TestArtifacts:
         assert list(rig.folder.rglob("escaped.txt")) == []
         assert unpacked(rig) == set()
 
+    def test_a_full_disk_fails_the_deployment_and_the_next_one_finds_room(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(rig, NAME, "1.0.0", run=FOREVER)
+
+        def full(*arguments: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "files.zip")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("inspection.fleet.local.artifacts._unpack", full)
+            status = put(rig, NAME, "2.0.0", run=FOREVER)
+        assert (status.state, status.components[NAME], status.states[NAME]) == ("failed", "1.0.0", "RUNNING")
+        assert "No space left on device" in status.error
+        assert list(rig.device("device-1").staging.iterdir()) == []
+        assert put(rig, NAME, "3.0.0", run=FOREVER).state == "succeeded"
+
     @pytest.mark.parametrize("name", ["../up", "..", "a/b", ".hidden", "a.", "a" * 129, ""])
     def test_a_component_whose_name_is_a_path_is_refused(self, rig: Rig, name: str) -> None:
         component = ComponentVersion(name, "1.0.0", {}, {}, "d")
@@ -301,6 +319,20 @@ class TestGroups:
         deployed = rig.fleet.deployed("canary")
         assert deployed is not None
         assert len(deployed.components) == 6
+
+    def test_devices_that_never_ran_are_offline_and_a_folder_that_cannot_be_made_is_refused(
+        self, tmp_path: Path
+    ) -> None:
+        fleet = open_fleet(local_settings(tmp_path))
+        assert [(one.state, one.seen_at, one.components) for one in fleet.status("fleet")] == [
+            ("offline", None, {})
+        ] * 2
+        (tmp_path / "taken").write_text("a file")
+        taken = open_fleet(local_settings(tmp_path, local={"folder": str(tmp_path / "taken" / "devices")}))
+        with pytest.raises(RolloutError, match=r"cannot make the folder of the devices.*set \[fleet\.local\] folder"):
+            taken.check(["canary"])
+        with pytest.raises(RolloutError, match=r"set \[fleet\.local\] folder"):
+            script_component(taken, tmp_path / "files", NAME, "1.0.0")
 
     @pytest.mark.parametrize(
         ("groups", "message"),

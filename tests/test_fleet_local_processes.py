@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,14 @@ def test_a_device_whose_folder_is_deleted_ends(rig: Rig) -> None:
     assert device.runs
     rig.settle("canary")
     assert rig.fleet.status("canary")[0].components == {NAME: "1.0.0"}
+
+
+def test_two_who_start_a_device_at_once_start_one(tmp_path: Path) -> None:
+    with fleet_of(tmp_path, start=False, local=ONE) as rig, ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: devices.start(rig.settings, ["device-1"]), range(3)))
+        assert len({device.pid for (device,) in found}) == 1
+        root = rig.device("device-1").root
+        assert "another nucleus" not in (root / "logs" / "nucleus.log").read_text(encoding="utf-8")
 
 
 def test_a_second_nucleus_on_a_folder_is_refused(rig: Rig) -> None:

@@ -187,7 +187,8 @@ def _launch(folder: DeviceFolder) -> _Launch:
     begin = output.stat().st_size if output.exists() else 0
     folder.status.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "inspection.fleet.local.nucleus", str(folder.root), "--detach"],
+        [sys.executable, "-P", "-m", "inspection.fleet.local.nucleus", str(folder.root), "--detach"],
+        cwd=folder.root,
         env={**os.environ, "PYTHONPATH": _search_path()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -52,7 +52,7 @@ class FeederProcess:
             self._process = None
             self._again_s = time.monotonic() + _AGAIN_S
         if self._feeds and self._process is None and time.monotonic() >= self._again_s:
-            command = [sys.executable, "-m", "inspection.fleet.local.feeder", str(self._folder.root)]
+            command = [sys.executable, "-P", "-m", "inspection.fleet.local.feeder", str(self._folder.root)]
             environment = {**os.environ, **mark(self._folder.root, _MARK)}
             self._process = spawn(command, self._folder.root, environment, self._folder.log("feeder"))
 
