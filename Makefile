@@ -39,6 +39,10 @@ run: setup ## Train, verify and register a model of the built-in sample line
 inspect: setup ## Inspect new parts of the sample line with its newest approved model
 	@$(BIN)/lineside inspect
 
+.PHONY: loop
+loop: setup ## The whole way on this machine: train, approve, deploy to three devices, inspect, show the fleet
+	@$(BIN)/lineside loop
+
 .PHONY: test
 test: setup .venv-edge-tflite/.ready ## Run all tests, those of the device in its own two environments
 	@tests/install-debian-packages.sh
