@@ -401,3 +401,52 @@ class TestFormats:
     )
     def test_figures_carry_their_unit_and_interval(self, name, value, text):
         assert output.format_figure(name, value) == text
+
+
+class TestConfig:
+    """`--config` names the settings of a line, and with them its storage and registry."""
+
+    @pytest.fixture
+    def config(self, root, tmp_path) -> Path:
+        path = tmp_path / "bottles.toml"
+        path.write_text(f'[line]\nname = "bottles"\nstorage = "{root}"\n')
+        return path
+
+    def ask(self, config: Path, *arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--config", str(config)])
+
+    def test_the_registry_of_the_settings_is_meant(self, config):
+        result = self.ask(config, "registry", "list", "bottles", "--json")
+        assert [version["version"] for version in json.loads(result.stdout)] == [2, 1]
+
+    def test_every_command_takes_it_and_hands_it_on(self, config):
+        approved = self.ask(config, "registry", "approve", "bottles", "2", "--by", "anna", "--why", "good")
+        assert f"next: lineside registry fetch bottles 2 --to FOLDER --config {config}" in approved.stdout
+        for command in (["show", "bottles", "2"], ["latest", "bottles"]):
+            shown = self.ask(config, "registry", *command)
+            assert f"registry fetch bottles 2 --to FOLDER --config {config}" in shown.stdout
+        assert f"registry show bottles 2 --config {config}" in self.ask(config, "registry", "list").stdout
+        lineage = self.ask(config, "registry", "lineage", "bottles", "2")
+        assert f"dataset show bottles {'5' * 12} --storage" in lineage.stdout
+
+    def test_a_storage_beside_it_beats_its_own(self, config, tmp_path):
+        (tmp_path / "other").mkdir()
+        result = self.ask(config, "registry", "list", "--storage", str(tmp_path / "other"))
+        assert f"no model versions in {tmp_path / 'other'}" in result.stdout
+
+    def test_settings_of_a_storage_that_is_not_there_are_refused(self, config):
+        config.write_text('[line]\nname = "bottles"\nstorage = "nowhere/at/all"\n')
+        result = self.ask(config, "registry", "list")
+        assert result.exit_code == 1
+        assert "[line] storage: want a folder or s3://bucket/prefix, found no such folder" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [(None, "cannot read the line's settings"), ("[line]\nnom = 1", "[line] nom: unknown key")],
+    )
+    def test_settings_that_are_missing_or_wrong_are_refused(self, config, content, message):
+        config.unlink() if content is None else config.write_text(content)
+        result = self.ask(config, "registry", "show", "bottles", "1")
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1

@@ -11,7 +11,9 @@ import boto3
 import pytest
 from botocore.retries import standard
 from sagemaker_server import ACCOUNT, SageMakerServer, backend, serve_sagemaker
+from typer.testing import CliRunner, Result
 
+from inspection.cli import app
 from inspection.errors import RegistryError
 from inspection.registry import sagemaker_api, sagemaker_mirror
 from inspection.registry.choosing import choose_approved, choose_version
@@ -768,3 +770,45 @@ class TestFaults:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         with pytest.raises(RegistryError, match=r"Could not connect.*check the network and \[registry\] region"):
             sagemaker_api.SageMakerApi("eu-central-1").find_group("x")
+
+
+class TestCommands:
+    """`lineside registry … --config` with a line whose registry is SageMaker's."""
+
+    @pytest.fixture
+    def in_s3(self) -> bool:
+        return True
+
+    @pytest.fixture
+    def run(self, registry, prefix, tmp_path) -> Callable[..., Result]:
+        config = tmp_path / "bottles.toml"
+        config.write_text(
+            f'[line]\nname = "bottles"\nstorage = "s3://parts/{tmp_path.name}"\n'
+            f'[registry]\nbackend = "sagemaker"\nprefix = "{prefix}"\ncontainer_image = "{IMAGE}"\n'
+        )
+        return lambda *arguments: CliRunner().invoke(app, ["registry", *arguments, "--config", str(config)])
+
+    def test_a_person_approves_and_sagemaker_knows(self, run, registry, package, prefix):
+        registry.register(package())
+        result = run("approve", "bottles", "1", "--by", "anna", "--why", "holdout escape 0.2 %")
+        assert result.exit_code == 0, result.output
+        assert "pending -> approved (by anna: holdout escape 0.2 %)" in result.stdout
+        assert describe(prefix)["ModelApprovalStatus"] == "Approved"
+
+    def test_a_listing_shows_who_decided_in_the_console(self, run, registry, package, prefix):
+        registry.register(package())
+        decide_in_console(prefix, 1, "Rejected", "misses scratches")
+        assert "fake-user-profile-name (in SageMaker)" in run("list").stdout
+        assert "misses scratches" in run("show", "bottles", "1").stdout
+
+    def test_an_empty_registry_says_how_to_fill_it(self, run):
+        assert "no model versions in s3://parts/" in run("list").stdout
+
+    def test_a_fault_is_one_line(self, run, server, registry, package):
+        registry.register(package())
+        server.answer = lambda operation, parameters: (400, "ExpiredTokenException", "expired")
+        result = run("list")
+        (line,) = result.stderr.splitlines()
+        assert result.exit_code == 1
+        assert line.startswith("error: SageMaker Model Registry in eu-central-1: listing")
+        assert "sign in again" in line

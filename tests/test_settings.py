@@ -204,6 +204,23 @@ class TestRulesAcrossFields:
     def test_a_priority_that_does_not_order_all_three_is_refused(self, priority, wanted):
         assert wanted in refusal(f"[operating_point]\npriority = {priority}")
 
+    @pytest.mark.parametrize(
+        ("line", "registry", "wanted"),
+        [
+            ("", 'container_image = "x"', 'want [line] storage = "s3://bucket/prefix" for the archives'),
+            ('storage = "s3://bucket/x"', "", "[registry] container_image: SageMaker asks for the URI"),
+            (
+                'storage = "s3://bucket/x"',
+                'prefix = "a--b"',
+                "[registry] prefix: want letters, digits and single hyphens",
+            ),
+            ('storage = "s3://bucket/x"', f'prefix = "{"p" * 56}"', "[registry] prefix: want at most 63 characters"),
+        ],
+    )
+    def test_a_registry_that_sagemaker_cannot_keep_is_refused(self, line, registry, wanted):
+        text = f'[registry]\nbackend = "sagemaker"\n{registry}'
+        assert wanted in refusal(text, f'name = "bottles"\n{line}')
+
     def test_all_broken_rules_are_named_at_once(self):
         message = refusal('[data]\ngroup_pattern = "x"\n[input]\nroi = [1]', 'name = "A"')
         assert all(name in message for name in ("[line] name", "[data] group_pattern", "[input] roi"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from faulty_s3 import error, serve_faulty_s3
 from small_disk import mount, small_disk, unmount
 
 from inspection.errors import StorageError
@@ -17,6 +18,7 @@ from inspection.storage import LocalStorage, ObjectExistsError, Storage, open_st
 from inspection.storage_s3 import S3Storage
 
 pytest_plugins = ["s3_server"]
+EXPIRED = error("400 Bad Request", "ExpiredToken")
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -150,6 +152,48 @@ def test_denied_access_is_explained(s3_server: str, s3: str) -> None:
             S3Storage(f"s3://{s3}/x").read("key")
     finally:
         let_in(b"inf")
+
+
+@pytest.mark.parametrize("use", ["exists", "read", "list", "create", "upload"])
+def test_expired_credentials_are_told_apart(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with serve_faulty_s3() as (server, address):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        storage = S3Storage(f"s3://{s3}/x")
+        # the answer to HEAD has no body, so that its code is the bare status
+        server.answer = lambda method, key: ("400 Bad Request", b"") if method == "HEAD" else EXPIRED
+        calls = {
+            "create": lambda: storage.create("key", b""),
+            "upload": lambda: storage.upload(tmp_path / "file", "key"),
+        }
+        with pytest.raises(StorageError, match=r"the AWS credentials have expired \(ExpiredToken\); sign in again"):
+            calls.get(use, lambda: getattr(storage, use)("key"))()
+
+
+def test_what_is_written_is_encrypted_with_the_key_given(s3: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    storage = open_storage(f"s3://{s3}/{tmp_path.name}", "alias/line")
+    storage.write("written", b"")
+    storage.create("created", b"")
+    storage.upload(tmp_path / "file", "uploaded")
+    for name in ("written", "created", "uploaded"):
+        head = boto3.client("s3").head_object(Bucket=s3, Key=f"{tmp_path.name}/{name}")
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/line")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("AccessDenied", r"kms:GenerateDataKey and kms:Decrypt for the key alias/line"),
+        ("KMS.NotFoundException", "kms_key"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_named(s3: str, monkeypatch: pytest.MonkeyPatch, code: str, message: str) -> None:
+    with serve_faulty_s3() as (server, address):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        server.answer = lambda method, key: error("400 Bad Request", code)
+        with pytest.raises(StorageError, match=message):
+            S3Storage(f"s3://{s3}/x", kms_key="alias/line").write("key", b"")
 
 
 def test_an_endpoint_that_does_not_answer_is_named(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

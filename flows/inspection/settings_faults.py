@@ -107,6 +107,12 @@ def _fleet_faults(settings: "Settings") -> list[str]:
         )
     if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9])*", registry.prefix):
         faults.append(f"[registry] prefix: want letters, digits and single hyphens, found {registry.prefix!r}")
+    group = f"{registry.prefix}-{settings.line.name}"
+    if registry.backend == "sagemaker" and len(group) > 63:
+        faults.append(
+            "[registry] prefix: want at most 63 characters together with the line's name, "
+            f"found {len(group)} in {group!r}"
+        )
     if fleet.notify and not TOPIC.fullmatch(fleet.notify):
         faults.append(
             "[fleet] notify: want the ARN of a standard SNS topic such as arn:aws:sns:eu-central-1:123456789012:line "

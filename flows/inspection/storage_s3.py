@@ -149,6 +149,8 @@ class S3Storage:
             try:
                 head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
             except ClientError as error:
+                if _code(error) == "400":  # expired credentials: HEAD has no body to say so, GET has
+                    self._client.get_object(Bucket=self._bucket, Key=self._key(key))
                 if _code(error) != "404":
                     raise
                 # HEAD has no body to tell a missing key from a missing bucket
