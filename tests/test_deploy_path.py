@@ -85,7 +85,7 @@ def test_a_model_that_fails_its_self_test_is_taken_back_while_the_old_one_serves
         assert deployed.components[NAMES.model] == "1.0.0"
         rest = rig.fleet._cloud.newest("fleet")
         assert rest is not None
-        assert rest.number == 1  # one deployment ever, the first model's
+        assert rest.id == "fleet-000001"  # one deployment ever, the first model's
         assert version(rig, 2).status == "rolled-back"
         assert "self-test" in version(rig, 2).history[-1].why
         (_, message) = told(rig)

@@ -1,4 +1,4 @@
-"""`lineside loop`: the whole way once, on this machine: train, approve, deploy to devices, inspect, look at the fleet."""
+"""`lineside loop`: the whole way once, on this machine: train, approve, deploy, inspect, look at the fleet."""
 
 import getpass
 import os
