@@ -68,10 +68,10 @@ def read_document(path: Path) -> dict[str, Any] | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RolloutError(
-            f"{path}: cannot read it ({error}); remove the file, or the folder of the devices"
-        ) from error
+    except OSError as error:
+        raise RolloutError(f"{path}: cannot read it ({error.strerror}); set [fleet.local] folder to another") from error
+    except ValueError as error:
+        raise RolloutError(f"{path}: cannot read it ({error}); remove the file, or the device's folder") from error
     if not isinstance(document, dict) or not re.fullmatch(r"1\.\d+", str(document.get("schema", ""))):
         raise RolloutError(f"{path}: want an object of schema 1.x, found something else; was a newer Lineside here?")
     return document
