@@ -313,6 +313,16 @@ def test_an_inspector_that_crashes_in_a_loop_ends_the_rollout(plant: Plant) -> N
     assert plant.models()["device-2"] == "6"
 
 
+def test_what_was_broken_before_the_deployment_arrived_is_not_held_against_it(plant: Plant) -> None:
+    device = plant.fleet.devices["device-1"]
+    plant.fleet.at.append(lambda: device.crashes.clear() if plant.fleet.now > plant.begun + 200 else None)
+    device.crashes.add(digest_of(6))
+    device.online = False
+    plant.fleet.at.append(lambda: _online_after(plant, "device-1", 300))
+    outcome = plant.deploy()
+    assert outcome.outcome == "deployed", outcome.reason
+
+
 def test_a_failure_in_the_last_wave_undoes_all_groups_and_withdraws_the_model() -> None:
     plant = Plant(groups={"canary": ["a"], "first": ["b"], "second": ["c"]})
     plant.fleet.devices["c"].fails[f"{MODEL} 7.0.0"] = "no space left"

@@ -173,6 +173,12 @@ def test_another_model_is_refused_with_both_ways_out(storage: MemoryStorage) -> 
     assert rollout_numbers(storage, LINE) == (1,)
 
 
+def test_a_way_back_that_is_unfinished_is_finished_first(storage: MemoryStorage) -> None:
+    create_record(storage, make_plan(6, kind="back"), 1)
+    with pytest.raises(RolloutError, match=r"rollout 1 back to model 6 unfinished .*finish it: .*--rollback"):
+        open_as(storage, elsewhere("A/1"), 6)
+
+
 def test_a_process_that_is_gone_needs_no_waiting(storage: MemoryStorage) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:

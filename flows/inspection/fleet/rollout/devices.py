@@ -122,7 +122,12 @@ def look_at(
 
 
 def broken_components(status: DeviceStatus, names: Collection[str]) -> str:
-    """Which of these components the nucleus has given up on a device, in words; empty when none."""
+    """Which of these components the nucleus has given up on a device, in words; empty when none.
+
+    Until a deployment has succeeded, states may be those of what was there before.
+    """
+    if status.state != "succeeded":
+        return ""
     broken = sorted(name for name in names if status.states.get(name) == BROKEN)
     return f"{', '.join(broken)} does not stay up (it is {BROKEN}): {status.error}" if broken else ""
 

@@ -137,11 +137,16 @@ def _reader(record: RolloutRecord, token: int) -> RolloutRecord:
 
 
 def _other_model(record: RolloutRecord, model_version: int) -> str:
-    goal = f"model {record.plan.model_version}"
+    plan = record.plan
+    found = (
+        f"line {record.line}: want to deploy model {model_version}, found rollout {record.number} "
+        f"{'back to' if plan.kind == 'back' else 'of'} model {plan.model_version} unfinished since "
+        f"{_moment(record.started_at())}, with nobody at it any more; "
+    )
+    if plan.kind == "back":
+        return f"{found}finish it: `python flows/deploy_flow.py run --rollback`; then deploy the other model"
     return (
-        f"line {record.line}: want to deploy model {model_version}, found rollout {record.number} of {goal} "
-        f"unfinished since {_moment(record.started_at())}, with nobody at it any more; go on with it: "
-        f"`python flows/deploy_flow.py run --model {record.plan.model_version}`, or undo it: "
+        f"{found}go on with it: `python flows/deploy_flow.py run --model {plan.model_version}`, or undo it: "
         "`python flows/deploy_flow.py run --rollback`; then deploy the other model"
     )
 
