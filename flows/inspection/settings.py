@@ -276,11 +276,8 @@ class Settings:
         """Folder of the devices on this machine; those of lines with a storage of their own lie in that storage."""
         if self.fleet.local.folder:
             return REPOSITORY / Path(self.fleet.local.folder).expanduser()
-        return (
-            REPOSITORY / ".lineside" / "fleet"
-            if self.line.storage.startswith("s3://")
-            else (Path(self.storage_root) / "fleet" / "devices" / self.line.name)
-        )
+        storage = ".lineside" if self.line.storage.startswith("s3://") else self.storage_root
+        return REPOSITORY / storage / "fleet" / "devices" / self.line.name
 
     def digest(self, *sections: str) -> str:
         """Sha256 (hex) of the named sections, the same on every machine."""

@@ -134,14 +134,14 @@ def _prepared(settings: Settings, thing: str) -> DeviceFolder | None:
     folder = device_folder(settings, thing)
     wanted = device_settings(settings, thing)
     before, nucleus = DeviceSettings.read(folder), holder(folder)
-    if nucleus is not None and before is not None:
-        if before == wanted:
-            return None
-        if before.line != wanted.line:
-            raise RolloutError(
-                f"{folder.root}: want a device of line {wanted.line}, found one of line {before.line} that runs; stop "
-                "it, or set another [fleet.local] folder"
-            )
+    if before is not None and before.line != wanted.line:
+        raise RolloutError(
+            f"{folder.root}: want a device of line {wanted.line}, found one of line {before.line}; set another "
+            "[fleet.local] folder, or stop and delete that device"
+        )
+    if nucleus is not None and before == wanted:
+        return None
+    if nucleus is not None:
         _stop([folder])
     prepare(folder, wanted)
     return folder
