@@ -20,6 +20,7 @@ from inspection.registry.opening import open_registry
 from inspection.settings import REPOSITORY, Settings
 from inspection.storage import open_storage
 from inspection.train_path.learning import open_cache
+from inspection.train_path.report_card import read_card
 from inspection.train_path.run import TrainRun
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
                 run=pathspec,
                 commit=origin["commit"],
                 card=f"{pathspec}/evaluate",
+                card_html=read_card(f"{pathspec}/evaluate", "report"),
                 tags={
                     "backbone": settings.training.backbone,
                     "recipe": run.trained.recipe,
