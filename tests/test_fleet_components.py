@@ -79,6 +79,15 @@ def test_the_runtime_has_a_set_of_wheels_for_each_python_and_shares_what_it_can(
         assert f"/runtime-{architecture}/install.sh" in manifest["Lifecycle"]["install"]["Script"]
 
 
+def test_old_boards_get_the_older_runtime_from_a_folder_of_wheels(build: Callable[..., Built], tmp_path: Path) -> None:
+    wheels = tiny_wheels(tmp_path / "arm", [Target("arm", "3.11")])
+    built = build(wheels=str(wheels), architectures=["arm"], pythons=["3.11"])
+    names = " ".join(names_in(built.runtime.artifacts["runtime-arm.zip"]))
+    assert "tflite_runtime-2.14.0-cp311" in names
+    assert "ai_edge_litert" not in names
+    assert json.loads(text_in(built.runtime.artifacts["runtime-arm.zip"], "sets.json"))["machine"] == "armv7l"
+
+
 def test_every_requirement_of_the_runtime_names_the_one_wheel_that_is_there(build: Callable[..., Built]) -> None:
     archive = build().runtime.artifacts[f"runtime-{this_architecture()}.zip"]
     wanted = {line.partition("--hash=sha256:")[2] for line in text_in(archive, f"requirements-{ME}.txt").splitlines()}

@@ -40,6 +40,8 @@ from inspection.fleet.recipes import (
 
 NO_NETWORK = {
     "PIP_INDEX_URL": "http://127.0.0.1:1/",
+    "PIP_TARGET": "/nowhere",  # a device's own settings must not matter
+    "PYTHONPATH": "/nowhere",
     "http_proxy": "http://127.0.0.1:1/",
     "PATH": f"{Path(sys.executable).resolve().parent}:{os.environ['PATH']}",
 }

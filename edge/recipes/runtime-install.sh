@@ -43,8 +43,9 @@ else
         echo "event=runtime_refused reason='$python -m venv failed; on Debian install the package python3-venv'" >&2
         exit 1
     }
-    "$new/bin/python" -m pip install --quiet --no-compile --no-index --no-cache-dir --disable-pip-version-check \
-        --no-deps --require-hashes --find-links "$artifact/wheels/any" --find-links "$artifact/wheels/$set" \
+    # Isolated: a device's own settings of pip and Python must not change what is installed.
+    "$new/bin/python" -I -m pip --isolated install --quiet --no-compile --no-index --no-cache-dir \
+        --disable-pip-version-check --no-deps --require-hashes --find-links "$artifact/wheels/any" --find-links "$artifact/wheels/$set" \
         --requirement "$wanted" || {
         echo "event=runtime_refused reason='the packages of $set cannot be installed' version=$version" >&2
         exit 1
