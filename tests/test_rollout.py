@@ -219,6 +219,23 @@ def test_a_canary_whose_clock_is_wrong_is_believed_when_it_keeps_reporting(plant
     assert outcome.outcome == "deployed", outcome.reason
 
 
+def test_after_a_long_pause_a_canary_with_a_wrong_clock_is_given_time_to_report(plant: Plant) -> None:
+    plant.fleet.devices["device-1"].clock_off_s = -40_000_000.0
+
+    def killed() -> None:
+        if plant.fleet.newest_deployment["canary"].components[MODEL] == "7.0.0":
+            raise KeyboardInterrupt
+
+    plant.fleet.at.append(killed)
+    with pytest.raises(KeyboardInterrupt):
+        plant.deploy()
+    plant.fleet.at.clear()
+    for _ in range(80):
+        plant.fleet.sleep(30.0)
+    outcome = plant.deploy()
+    assert outcome.outcome == "deployed", outcome.reason
+
+
 def test_a_wave_may_miss_as_many_devices_as_the_settings_allow() -> None:
     plant = Plant(groups={"canary": ["a"], "fleet": ["b", "c", "d", "e"]}, max_failed_devices=0.25)
     plant.fleet.devices["e"].online = False

@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_fleet import LINE, FakeFleet, MemoryStorage, digest_of
+from fake_fleet import LINE, MODEL, OTHER, FakeFleet, MemoryStorage, digest_of
 from test_rollout_record import LIMITS as PLANNED
 from test_rollout_record import make_plan
 
+from inspection.fleet.interface import DeviceStatus
 from inspection.fleet.reports import DeviceReport, Figures, ShadowFigures, health_key, read_reports
 from inspection.fleet.rollout.comparison import Comparison, Limits, compare_pairs
-from inspection.fleet.rollout.devices import SILENT_S, Watch
+from inspection.fleet.rollout.devices import SILENT_S, Watch, Wish, look_at
 from inspection.fleet.rollout.live import ENOUGH_PARTS, choose_baseline, compare_live
 from inspection.fleet.rollout.stages import before_stage, counts_in, describe_stage, stage_alpha
 from inspection.fleet.rollout.tally import Tally
@@ -197,6 +198,62 @@ def test_reports_of_many_devices_are_read_and_those_that_are_cut_are_none() -> N
     assert len(found) == 39
     assert list(found)[:4] == ["d0", "d1", "d2", "d4"]
     assert read_reports(storage, LINE, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "seen", "state", "message"),
+    [
+        ({}, {}, "done", ""),
+        ({"state": "failed", "error": "no space"}, {}, "failed", "the deployment failed: no space"),
+        ({"state": "failed", "deployment": "old", "error": "no space"}, {}, "waiting", "has not reached it"),
+        ({"states": {MODEL: "BROKEN"}, "error": "exit 1"}, {}, "failed", f"{MODEL} does not stay up"),
+        ({"states": {MODEL: "BROKEN"}, "state": "in-progress"}, {}, "waiting", "the deployment is in-progress"),
+        ({"states": {OTHER: "BROKEN"}}, {}, "done", ""),
+        ({"states": {MODEL: "ERRORED"}}, {}, "waiting", "had an error and is started again"),
+        ({"state": "offline"}, {}, "away", "offline since 1970-01-01 00:00 UTC"),
+        ({}, {"serving": OLD}, "waiting", "it serves package"),
+        ({}, {"deployed": OLD}, "waiting", "package 000000000000 is deployed, and 000000000000 serves"),
+        ({}, {"serving": OLD, "deployed": OLD}, "waiting", "it serves package"),
+        ({}, {"serving": OLD, "faults": {"model": "bad"}}, "failed", "it refuses the model: bad"),
+        ({}, {"serving": OLD, "deployed": OLD, "faults": {"model": "bad"}}, "waiting", "(model: bad)"),
+        ({}, {"serving": OLD, "deployed": None, "faults": {"model": "bad"}}, "failed", "it refuses the model: bad"),
+        ({}, {"self_test": "failed: 3 images"}, "waiting", "its self-test: failed: 3 images"),
+        ({}, {"faults": {"source": "no camera"}}, "done", ""),
+    ],
+)
+def test_how_far_a_device_is(change: dict[str, Any], seen: dict[str, Any], state: str, message: str) -> None:
+    values: dict[str, Any] = {
+        **{"thing": "a", "group": "canary", "deployment": "new", "state": "succeeded", "components": {}},
+        **{"states": {}, "error": "", "seen_at": 0.0, **change},
+    }
+    found = report(**{"serving": NEW, "deployed": NEW, **seen})
+    wish = Wish("new", (MODEL,), NEW, "", 50, "canary", serving_before={"a": OLD})
+    view = look_at(DeviceStatus(**values), found, found, 50, wish)
+    assert (view.state, message in view.message) == (state, True), view
+
+
+def test_a_device_that_does_not_say_what_is_asked_is_told_apart() -> None:
+    status = DeviceStatus("a", "canary", "new", "succeeded", {}, {}, "", 0.0)
+    wish = Wish("new", (MODEL,), NEW, "", 50, "canary")
+    good = report(serving=NEW, deployed=NEW)
+    assert "it has sent no health message" in look_at(status, None, None, 50, wish).message
+    assert "no health message since" in look_at(status, good, None, 50, wish).message
+    assert look_at(status, good, good, 12, wish).message == "12 of 50 parts"
+    beside = replace(wish, champion=OLD)
+    old = report()
+    assert "says nothing of a challenger" in look_at(status, old, old, 50, beside).message
+    other = report(shadow=shadow(package=digest_of(5)))
+    assert "the challenger beside it is" in look_at(status, other, other, 50, beside).message
+    loading = report(shadow=replace(shadow(), state="loading"))
+    assert "the challenger beside it is loading" in look_at(status, loading, loading, 50, beside).message
+    running = report(shadow=shadow(pass_pass=50))
+    assert look_at(status, running, running, 50, beside).done
+
+
+def test_devices_that_are_set_to_report_rarely_are_given_time() -> None:
+    rare = FleetSettings(inspector={"health_every_s": 3600})
+    assert describe_stage(PLAN, "canary", rare, 1).silent_s == 3 * 3600
+    assert describe_stage(PLAN, "canary", FleetSettings(), 1).silent_s == SILENT_S
 
 
 # Live figures

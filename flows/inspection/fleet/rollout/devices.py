@@ -8,6 +8,7 @@ from inspection.fleet.interface import DeviceStatus
 from inspection.fleet.reports import DeviceReport
 
 SILENT_S = 600.0  # a device that gave no sign for longer is not taken for well; devices report every minute
+SILENT_REPORTS = 3  # or that missed so many, where they are set to report less often
 BROKEN = "BROKEN"  # the nucleus has given up; ERRORED is tried again
 _ERRORED = "ERRORED"
 
@@ -51,10 +52,11 @@ class Watch:
 
     Args:
         before: thing to the time in its report when the stage started: that one says nothing about the stage.
+        silent_s: a report that is older is not fresh, s.
     """
 
-    def __init__(self, before: Mapping[str, float]) -> None:
-        self._before = dict(before)
+    def __init__(self, before: Mapping[str, float], silent_s: float = SILENT_S) -> None:
+        self._before, self._silent_s = dict(before), silent_s
         self._seen: dict[str, tuple[float, float | None]] = {}  # thing to time in its report, our time when it changed
 
     def of_stage(self, reports: Mapping[str, DeviceReport]) -> dict[str, DeviceReport]:
@@ -76,7 +78,8 @@ class Watch:
             if report.at != at:
                 changed = None if at is None else now  # the first look knows not when it came
                 self._seen[thing] = (report.at, changed)
-            if abs(now - report.at) <= SILENT_S or (changed is not None and now - changed <= SILENT_S):
+            recent = abs(now - report.at) <= self._silent_s
+            if recent or (changed is not None and now - changed <= self._silent_s):
                 found[thing] = report
         return self.of_stage(found)
 

@@ -63,6 +63,7 @@ def undo(
     for attempt in range(ATTEMPTS):
         if attempt:
             sleep(poll_s)
+        record.beat()
         errors = _undo_once(fleet, registry, record, by, reason)
         if not errors:
             return
@@ -162,6 +163,7 @@ def wait_for_devices(
                 reports = read_reports(record.storage, record.line, [status.thing for status in statuses])
             except InspectionError as error:
                 missing.append(f"group {group}: {error}")
+                pending = True
                 continue
             for status in statuses:
                 report = reports.get(status.thing)

@@ -20,6 +20,7 @@ from inspection.settings import Settings
 from inspection.storage import Storage
 
 _log = logging.getLogger(__name__)
+GRACE_S = 150.0  # after a pause, devices with a wrong clock need two reports before they count
 BLIND_LOOKS = 10  # looks that may fail one after the other, since networks do, before the run fails
 
 
@@ -187,7 +188,7 @@ class Rollout:
         tally = self._tally(stage, started)
         observer = Observer(self._fleet, self._storage, plan, stage, started.details, tally)
         kept: dict[str, Any] = {}
-        blind = 0
+        blind, since = 0, self._clock()
         while True:
             try:
                 record.check_owner()
@@ -209,7 +210,8 @@ class Rollout:
                 continue
             if look is None:
                 return self.roll_back(str(wanted), "aborted")
-            if look.verdict == "continue" and self._clock() - started.at > stage.timeout_s:
+            now = self._clock()
+            if look.verdict == "continue" and now - started.at > stage.timeout_s and now - since >= GRACE_S:
                 look = observer.too_late(look)
             self._devices, self._comparison = look.devices, look.comparison
             if look.verdict == "breach":

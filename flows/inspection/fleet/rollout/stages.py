@@ -7,7 +7,16 @@ from typing import Any, Literal
 from inspection.fleet.interface import Fleet
 from inspection.fleet.reports import DeviceReport, read_reports
 from inspection.fleet.rollout.comparison import Comparison, Limits, compare_pairs
-from inspection.fleet.rollout.devices import DeviceView, Watch, Wish, broken_components, look_at, refuses_challenger
+from inspection.fleet.rollout.devices import (
+    SILENT_REPORTS,
+    SILENT_S,
+    DeviceView,
+    Watch,
+    Wish,
+    broken_components,
+    look_at,
+    refuses_challenger,
+)
 from inspection.fleet.rollout.live import choose_baseline, compare_live
 from inspection.fleet.rollout.plan import RolloutPlan
 from inspection.fleet.rollout.tally import Tally
@@ -31,6 +40,7 @@ class Stage:
     allowed: int  # devices that may fail or stay away
     timeout_s: float
     alpha: float  # chance, at most, that its tests roll back a model within limits
+    silent_s: float  # a device that gave no sign for longer is away
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,13 @@ def describe_stage(plan: RolloutPlan, name: str, settings: FleetSettings, member
         allowed=int(limits.max_failed_devices * members + 1e-9) if waves else 0,
         timeout_s=minutes * 60,
         alpha=stage_alpha(plan, name),
+        silent_s=max(SILENT_S, SILENT_REPORTS * _report_every_s(settings)),
     )
+
+
+def _report_every_s(settings: FleetSettings) -> float:
+    every = settings.inspector.get("health_every_s", 0.0)
+    return float(every) if isinstance(every, int | float) else 0.0
 
 
 def stage_alpha(plan: RolloutPlan, name: str) -> float:
@@ -139,7 +155,7 @@ class Observer:
     ) -> None:
         self._fleet, self._storage, self._plan, self._stage, self.tally = fleet, storage, plan, stage, tally
         self._before = before
-        self._watch = Watch(before["reported"])
+        self._watch = Watch(before["reported"], stage.silent_s)
         self._refused_at: dict[str, float] = {}
 
     def look(self, deployment: str, now: float) -> Look:
