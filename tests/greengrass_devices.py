@@ -74,6 +74,8 @@ class CoreDevice:
         online: whether deployments reach it.
         breaks: component that starts and then breaks, name to what the device says.
         hangs: it takes up a deployment and never ends it.
+        passes: components whose install script is not run.
+        root: the nucleus' folder; None = scripts that name it, or a work folder, cannot run.
         accepted: deployment that it has last taken up, by target.
     """
 
@@ -83,6 +85,8 @@ class CoreDevice:
     online: bool = True
     hangs: bool = False
     breaks: dict[str, str] = field(default_factory=dict)
+    passes: set[str] = field(default_factory=set)
+    root: Path | None = None
     seen: datetime.datetime = field(default_factory=now)
     installed: dict[str, Installed] = field(default_factory=dict)
     executions: dict[str, Execution] = field(default_factory=dict)
@@ -117,7 +121,7 @@ class CoreDevice:
             there = self.installed.get(name)
             if there is not None and there.version == component["version"] and there.state not in ("BROKEN", "ERRORED"):
                 continue
-            said = _install(component["recipe"], s3)
+            said = self._install(component["recipe"], s3) if name not in self.passes else None
             if said is None:
                 self.installed[name] = Installed(component["version"], root=component["root"])
             else:
@@ -145,31 +149,33 @@ class CoreDevice:
             del self.installed[name]
         execution.move("SUCCEEDED")
 
-
-def _install(recipe: dict[str, Any], s3: Any) -> str | None:
-    """Fetch, unpack and install a component; None, or what went wrong."""
-    manifests = recipe.get("Manifests", [])
-    if not manifests:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        for artifact in manifests[0].get("Artifacts", []):
-            bucket, _, key = artifact["Uri"].removeprefix("s3://").partition("/")
-            body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            found = base64.b64encode(hashlib.sha256(body).digest()).decode()
-            if found != artifact["Digest"]:
-                return f"digest of {artifact['Uri']}: want {artifact['Digest']}, found {found}"
-            stem = Path(key).stem
-            with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                archive.extractall(Path(folder) / stem)
-        script = manifests[0].get("Lifecycle", {}).get("install", {}).get("Script", "")
-        if not script:
+    def _install(self, recipe: dict[str, Any], s3: Any) -> str | None:
+        """Fetch, unpack and install a component; None, or what went wrong."""
+        manifests = recipe.get("Manifests", [])
+        if not manifests:
             return None
-        done = subprocess.run(
-            ["sh", "-c", script.replace("{artifacts:decompressedPath}", folder)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
+        with tempfile.TemporaryDirectory() as scratch:
+            name, root = recipe["ComponentName"], self.root or Path(scratch)
+            folder = root / "packages" / "artifacts-unarchived" / name / recipe["ComponentVersion"]
+            for artifact in manifests[0].get("Artifacts", []):
+                bucket, _, key = artifact["Uri"].removeprefix("s3://").partition("/")
+                body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+                found = base64.b64encode(hashlib.sha256(body).digest()).decode()
+                if found != artifact["Digest"]:
+                    return f"digest of {artifact['Uri']}: want {artifact['Digest']}, found {found}"
+                with zipfile.ZipFile(io.BytesIO(body)) as archive:
+                    archive.extractall(folder / Path(key).stem)
+            script = manifests[0].get("Lifecycle", {}).get("install", {}).get("Script", "")
+            work = root / "work" / name
+            work.mkdir(parents=True, exist_ok=True)
+            for variable, value in {
+                "{artifacts:decompressedPath}": folder,
+                "{kernel:rootPath}": root,
+                "{work:path}": work,
+                "{iot:thingName}": self.thing,
+            }.items():
+                script = script.replace(variable, str(value))
+            done = subprocess.run(
+                ["sh", "-c", script or "true"], cwd=work, capture_output=True, text=True, timeout=60, check=False
+            )
+        return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"

@@ -1,11 +1,8 @@
 """The fleet on AWS IoT Greengrass: what every fleet does, and what only this one must."""
 
 import fnmatch
-import functools
 import json
 import re
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,128 +16,26 @@ from fleet_contract import (
     MODEL,
     OTHER,
     REFUSAL,
-    REST,
     FleetContract,
     publish,
     state_of,
     tiny_component,
 )
-from greengrass_double import ACCOUNT, GreengrassDouble, serve_greengrass
+from greengrass_bench import REGION, GreengrassBench, arn_of, settings_of
+from greengrass_double import ACCOUNT
 
 from edge.topics import topics
 from inspection.errors import RolloutError
 from inspection.fleet.greengrass import clients as greengrass_clients
 from inspection.fleet.greengrass.fleet import GreengrassFleet
-from inspection.fleet.interface import ComponentSetting, Fleet
+from inspection.fleet.interface import ComponentSetting
 from inspection.fleet.opening import open_fleet
 from inspection.fleet.reports import health_key
-from inspection.settings import Settings, parse_settings
+from inspection.settings import parse_settings
 
-pytest_plugins = ["s3_server"]
+pytest_plugins = ["s3_server", "greengrass_fixtures"]
 
-REGION = "eu-central-1"
 STOCK = "aws.greengrass."
-
-
-def settings_of(**fleet: Any) -> Settings:
-    registry = {"kms_key": fleet.pop("kms_key", "")}
-    return parse_settings(
-        {
-            "line": {"name": "dots", "storage": "s3://parts/plant"},
-            "fleet": {"backend": "greengrass", "region": REGION, **fleet},
-            "registry": registry,
-        },
-        "line.toml",
-    )
-
-
-class GreengrassBench:
-    """The double with its thing groups, and a fleet on it."""
-
-    def __init__(self, double: GreengrassDouble, folder: Path) -> None:
-        self.double = double
-        self.folder = folder
-        self.iot = double.iot
-        self.now_s = 0.0  # ahead of the real time
-        for group, things in ((CANARY, CANARIES), (FLEET, REST)):
-            self.add_group(group, *things)
-            for thing in things:
-                double.add_device(thing)
-        self.fleet: Fleet = self.reopen()
-
-    def reopen(self, **fleet: Any) -> GreengrassFleet:
-        return GreengrassFleet(settings_of(**fleet), clock=lambda: time.time() + self.now_s, sleep=lambda seconds: None)
-
-    @functools.cached_property
-    def cloud(self) -> Any:
-        """The service as somebody else uses it."""
-        return boto3.client("greengrassv2")
-
-    def add_group(self, group: str, *things: str) -> None:
-        self.iot.create_thing_group(thingGroupName=group)
-        for thing in things:
-            self.iot.create_thing(thingName=thing)
-            self.iot.add_thing_to_thing_group(thingGroupName=group, thingName=thing)
-
-    def settle(self, group: str) -> None:
-        self.double.run()
-
-    def offline(self, thing: str) -> None:
-        self.double.devices[thing].leave()
-
-    def online(self, thing: str) -> None:
-        self.double.devices[thing].come_back()
-
-    def deployment(self, group: str) -> dict[str, Any]:
-        """The newest, as somebody else reads it."""
-        found = self.cloud.list_deployments(targetArn=arn_of(group))["deployments"]
-        answer: dict[str, Any] = self.cloud.get_deployment(deploymentId=found[0]["deploymentId"])
-        return answer
-
-    def deploy_by_hand(self, group: str, components: dict[str, Any], **about: Any) -> str:
-        """What somebody else deploys."""
-        made = self.cloud.create_deployment(targetArn=arn_of(group), components=components, **about)
-        number: str = made["deploymentId"]
-        return number
-
-    def asked(self, operation: str) -> list[dict[str, Any]]:
-        return [parameters for name, parameters in self.double.asked if name == operation]
-
-
-def arn_of(group: str) -> str:
-    return f"arn:aws:iot:{REGION}:{ACCOUNT}:thinggroup/{group}"
-
-
-def _forget_things(iot: Any) -> None:
-    for group in iot.list_thing_groups()["thingGroups"]:
-        for thing in iot.list_things_in_thing_group(thingGroupName=group["groupName"])["things"]:
-            iot.remove_thing_from_thing_group(thingGroupName=group["groupName"], thingName=thing)
-        iot.delete_thing_group(thingGroupName=group["groupName"])
-    for thing in iot.list_things()["things"]:
-        iot.delete_thing(thingName=thing["thingName"])
-
-
-def _forget_objects(s3: Any) -> None:
-    for entry in s3.list_objects_v2(Bucket="parts").get("Contents", []):
-        s3.delete_object(Bucket="parts", Key=entry["Key"])
-
-
-@pytest.fixture(scope="module")
-def others(s3_server: str) -> tuple[Any, Any]:
-    """Clients of S3 and IoT, for the double and the tests; making one takes longer than most tests."""
-    about = {"endpoint_url": s3_server, "aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    return boto3.client("s3", region_name=REGION, **about), boto3.client("iot", region_name=REGION, **about)
-
-
-@pytest.fixture
-def bench(
-    s3: str, others: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[GreengrassBench]:
-    _forget_objects(others[0])
-    _forget_things(others[1])
-    with serve_greengrass(REGION, *others) as (double, address):
-        monkeypatch.setenv("AWS_ENDPOINT_URL_GREENGRASSV2", address)
-        yield GreengrassBench(double, tmp_path)
 
 
 class TestGreengrassFleet(FleetContract):
