@@ -404,7 +404,7 @@ class TestLogs:
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("inspection.fleet.local.lifecycle.MAX_LOG_BYTES", 20_000)
-        put(rig, NAME, "1.0.0", run="i=0; while true; do i=$((i+1)); echo line $i of many; sleep 0.001; done")
+        put(rig, NAME, "1.0.0", run=f"while true; do echo {'many words ' * 100}; sleep 0.01; done")
         log = rig.device("device-1").log(NAME)
         wait_until(lambda: log.with_name(f"{log.name}.1").exists())
         wait_until(lambda: log.stat().st_size > 1000)  # it writes on

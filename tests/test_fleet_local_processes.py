@@ -100,10 +100,7 @@ def test_the_real_inspector_runs_is_shadowed_replaced_killed_and_rolled_back(tmp
         devices.start(rig.settings, ["device-1"])
         rig.feed("device-1", 1, first=30)
         wait_until(lambda: inspected(rig) == 11, 120, say)
-        mains = [
-            one for one in processes_of(rig.device("device-1").root, NAMES.inspector) if b"-m\0edge\0" in _command(one)
-        ]
-        assert len(mains) == 1
+        (before_the_last,) = inspectors(rig)
 
         # A model that fails its self-test: installed, never serving; the one before is put back.
         rig.fleet.deploy("canary", {**rig.wanted(third), NAMES.challenger: None}, "tampered")
@@ -128,6 +125,21 @@ def test_the_real_inspector_runs_is_shadowed_replaced_killed_and_rolled_back(tmp
         wait_until(lambda: len(ids(results)) == 13, 120, say)
         assert said_broken(rig) == []
 
+        # Another version of the inspector: one process takes the place of the other, and counts on.
+        assert inspectors(rig) == [before_the_last]
+        changed = {**rig.settings.fleet.inspector, "review": {"audit_share": 0.5}}
+        rig.settings = local_settings(tmp_path, local=ONE, inspector=changed)
+        newer = rig.publish(1)
+        assert (newer.inspector, newer.runtime) == ("1.1.0", "1.0.0")
+        rig.fleet.deploy("canary", rig.wanted(newer), "another inspector")
+        rig.settle("canary")
+        status = rig.fleet.status("canary")[0]
+        assert (status.state, status.components[NAMES.inspector]) == ("succeeded", "1.1.0")
+        assert not before_the_last.is_alive()
+        assert len(inspectors(rig)) == 1
+        rig.feed("device-1", 1, first=50)
+        wait_until(lambda: inspected(rig) == 14, 120, say)
+
 
 def ids(results: Path) -> set[str]:
     """Of the results there: one that was not acknowledged before a kill comes twice."""
@@ -137,6 +149,12 @@ def ids(results: Path) -> set[str]:
 
 def said_broken(rig: Rig) -> list[str]:
     return [name for name, state in rig.fleet.status("canary")[0].states.items() if state == "BROKEN"]
+
+
+def inspectors(rig: Rig) -> list[Identity]:
+    """Main processes of the inspector, without its uploader."""
+    found = processes_of(rig.device("device-1").root, NAMES.inspector)
+    return [one for one in found if b"-m\0edge\0" in _command(one)]
 
 
 def _command(process: Identity) -> bytes:

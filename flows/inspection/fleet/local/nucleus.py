@@ -173,6 +173,7 @@ class Nucleus:
         wanted = {**memory.wanted, **{group: dict(revision.components) for group, revision in news.items()}}
         try:
             await self._device.apply(_union(wanted))
+            await asyncio.to_thread(self._device.clean_up)
             error = ""
         except (InspectionError, OSError) as fault:
             error = str(fault)[:_MAX_ERROR] or type(fault).__name__
@@ -185,8 +186,6 @@ class Nucleus:
                 memory.wanted[group] = dict(revision.components)
             log.info("event=deployment_ended deployment=%s error=%r", revision.id, error)
         memory.save(self._folder)
-        if not error:
-            await asyncio.to_thread(self._device.clean_up)
 
     def _tell(self) -> None:
         """What the cloud knows of this device from now on."""
