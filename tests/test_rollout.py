@@ -13,7 +13,7 @@ from inspection.fleet.rollout.owners import Owner
 from inspection.fleet.rollout.planning import Release, make_plan
 from inspection.fleet.rollout.returning import roll_back_to_previous
 from inspection.fleet.rollout.rollout import Rollout
-from inspection.fleet.rollout.timeline import Outcome, View
+from inspection.fleet.rollout.timeline import Outcome, View, read_view, sentence
 from inspection.settings import FleetSettings, LineSettings, Settings
 
 TIMES = {"canary_timeout_minutes": 30.0, "wave_timeout_minutes": 30.0}
@@ -360,6 +360,20 @@ def test_a_canary_that_breaks_while_a_wave_runs_undoes_all_groups(plant: Plant) 
     assert outcome.outcome == "rolled-back"
     assert "group canary, which passed before: 1 of 1 devices failed, at most 0 may" in outcome.reason
     assert plant.models() == {"device-1": "6", "device-2": "6", "device-3": "6"}
+
+
+def test_what_happened_can_be_read_later_in_words(plant: Plant) -> None:
+    plant.fleet.devices["device-3"].fails[f"{MODEL} 7.0.0"] = "no space left"
+    plant.deploy()
+    view = read_view(plant.storage, LINE, plant.fleet.clock)
+    assert view is not None
+    assert view.end is not None
+    assert (view.end.outcome, view.plan.model_version, view.stage) == ("rolled-back", 7, "back")
+    told = [sentence(event) for event in view.events]
+    assert told[:3] == ["shadow: started", "shadow: deploying to group canary", told[2]]
+    assert any(text.startswith("canary: passed: 1 of 1 devices done; ") for text in told)
+    assert "back: model 7 is marked rolled back in the registry" in told
+    assert read_view(MemoryStorage(), LINE) is None
 
 
 def test_live_figures_that_drift_end_the_rollout() -> None:

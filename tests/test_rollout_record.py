@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fake_fleet import CHALLENGER, LINE, MODEL, MemoryStorage
 
 from inspection.errors import RolloutError
 from inspection.fleet.interface import ComponentSetting
+from inspection.fleet.rollout.comparison import Limits
 from inspection.fleet.rollout.opening import open_or_continue, request_abort
 from inspection.fleet.rollout.owners import Owner, process_start
 from inspection.fleet.rollout.plan import RolloutPlan, dump_plan, parse_plan
@@ -93,6 +95,7 @@ def test_what_a_stage_deploys_and_what_restores_it() -> None:
         ({"kind": "sideways"}, "kind: want one of"),
         ({"components": {"a": 1}}, "components.a: want a JSON object"),
         ({"champion": "six"}, "champion: want int, found 'six'"),
+        ({"before": {"canary": 7}}, "before: canary: want dict, found 7"),
     ],
 )
 def test_a_plan_that_cannot_be_read_says_what_and_where(change: dict[str, object], message: str) -> None:
@@ -104,6 +107,11 @@ def test_a_plan_that_cannot_be_read_says_what_and_where(change: dict[str, object
 def test_a_plan_of_a_later_minor_is_read() -> None:
     document = {**json.loads(dump_plan(make_plan(), NOW)), "schema": "1.7", "colour": "green"}
     assert parse_plan(json.dumps(document).encode(), "here") == make_plan()
+
+
+def test_a_limit_that_is_missing_is_named() -> None:
+    with pytest.raises(RolloutError, match="limits: want numbers for max_review_shift, found none"):
+        Limits.of({name: value for name, value in LIMITS.items() if name != "max_review_shift"})
 
 
 def test_a_plan_that_is_cut_says_where(storage: MemoryStorage) -> None:
@@ -209,7 +217,10 @@ def test_an_owner_that_was_replaced_finds_out_before_it_changes_anything(storage
         first.check_owner()
     with pytest.raises(RolloutError, match="has taken it over"):
         first.finish("deployed", "good")
+    with pytest.raises(RolloutError, match="has taken it over"):
+        first.add("canary", "deployed")
     assert first.end() is None
+    assert first.events() == ()
 
 
 def test_of_two_that_open_at_once_one_gets_it(storage: MemoryStorage) -> None:
@@ -221,6 +232,22 @@ def test_of_two_that_open_at_once_one_gets_it(storage: MemoryStorage) -> None:
     with pytest.raises(RolloutError, match="A/2"):
         open_or_continue(storage, LINE, 7, elsewhere("A/1"), meddled, 5.0, lambda: NOW)
     assert rollout_numbers(storage, LINE) == (1,)
+
+
+def test_of_many_that_open_at_once_one_gets_it_and_the_others_are_told_who(tmp_path: Path) -> None:
+    def attempt(number: int) -> str:
+        try:
+            open_or_continue(LocalStorage(tmp_path), LINE, 7, elsewhere(f"A/{number}"), make_plan, 5.0, lambda: NOW)
+        except RolloutError as error:
+            return str(error)
+        return "mine"
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(attempt, range(8)))
+    winner = found.index("mine")
+    assert found.count("mine") == 1
+    assert all(f"A/{winner} (process" in text for number, text in enumerate(found) if number != winner)
+    assert rollout_numbers(LocalStorage(tmp_path), LINE) == (1,)
 
 
 def test_a_rollout_that_ended_meanwhile_is_planned_anew(storage: MemoryStorage) -> None:

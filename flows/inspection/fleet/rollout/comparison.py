@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from inspection.errors import RolloutError
 from inspection.fleet.reports import VERDICTS
 from inspection.fleet.rollout.power import smallest_change
 from inspection.fleet.rollout.sequential import BettingTest
@@ -30,7 +31,16 @@ class Limits:
 
     @classmethod
     def of(cls, values: Mapping[str, float]) -> "Limits":
-        """From a plan's `limits`."""
+        """From a plan's `limits`.
+
+        Raises:
+            RolloutError: one is missing.
+        """
+        wrong = sorted(name for name in cls.__dataclass_fields__ if not isinstance(values.get(name), int | float))
+        if wrong:
+            raise RolloutError(
+                f"rollout plan: limits: want numbers for {', '.join(wrong)}, found none; see its plan.json"
+            )
         return cls(
             shadow_parts=int(values["shadow_parts"]),
             canary_parts=int(values["canary_parts"]),

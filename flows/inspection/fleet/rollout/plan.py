@@ -107,6 +107,7 @@ def parse_plan(data: bytes, where: str) -> RolloutPlan:
     kind = next((known for known in get_args(Kind) if known == document.get("kind")), None)
     if kind is None:
         raise RolloutError(f"{where}: kind: want one of {get_args(Kind)}, found {document.get('kind')!r}")
+    before = take(document, "before", dict, where)
     return RolloutPlan(
         kind=kind,
         champion=None if document.get("champion") is None else take(document, "champion", int, where),
@@ -116,8 +117,8 @@ def parse_plan(data: bytes, where: str) -> RolloutPlan:
             for name, entry in take(document, "components", dict, where).items()
         },
         before={
-            group: {name: str(version) for name, version in had.items()}
-            for group, had in take(document, "before", dict, where).items()
+            group: {name: str(version) for name, version in take(before, group, dict, f"{where}: before").items()}
+            for group in before
         },
         wave_groups=tuple(take(document, "wave_groups", list, where)),
         skipped_groups=tuple(take(document, "skipped_groups", list, where)),

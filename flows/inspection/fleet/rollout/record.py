@@ -157,7 +157,12 @@ class RolloutRecord:
         self.storage.write(f"{self.prefix}owners/{self.token:04d}.beat", dump_document({"at": self.clock()}))
 
     def add(self, stage: str, what: str, **details: Any) -> Event:
-        """Record an event."""
+        """Record an event.
+
+        Raises:
+            TakenOverError: another process runs the rollout now.
+        """
+        self.check_owner()
         event = Event(self.clock(), stage, what, details)
         self._create("events", {"at": event.at, "stage": stage, "what": what, "details": details, "owner": self.token})
         _log.info("event=rollout line=%s rollout=%d stage=%s what=%s", self.line, self.number, stage, what)
