@@ -562,7 +562,10 @@ class TestOthers:
             registry.latest("bottles")
 
     @pytest.mark.parametrize(("steps", "status"), [([], "rejected"), (["approve"], "rolled-back")])
-    def test_a_version_whose_package_was_deleted_does_not_serve(self, registry, package, prefix, steps, status):
+    def test_a_version_whose_package_was_deleted_does_not_serve(
+        self, registry, package, prefix, monkeypatch, steps, status
+    ):
+        monkeypatch.setattr(sagemaker_mirror, "FRESH_S", 0)
         registry.register(package("a"))
         registry.register(package("b"))
         for step in steps:
@@ -573,6 +576,40 @@ class TestOthers:
         assert "was deleted" in first.history[-1].why
         with pytest.raises(RegistryError, match="deleted in SageMaker; such a version cannot be approved again"):
             registry.approve("bottles", 1, "anna", "good")
+
+    def test_a_fresh_package_that_is_not_shown_yet_is_not_taken_for_deleted(self, registry, package, prefix, caplog):
+        registry.register(package("a"))
+        registry.register(package("b"))
+        del backend().model_packages[arn_of(prefix, 2)]
+        assert [version.status for version in registry.list("bottles")] == ["pending", "pending"]
+        assert "event=model_package_not_visible_yet line=bottles version=2" in caplog.text
+
+    def test_a_roll_back_does_not_wait_for_a_group_of_our_own(self, registry, package, prefix):
+        registry.register(package())
+        registry.approve("bottles", 1, "anna", "good")
+        boto3.client("sagemaker").create_model_package(ModelPackageGroupName=f"{prefix}-bottles")
+        assert registry.roll_back("bottles", 1, "deploy flow", "reviews doubled").status == "rolled-back"
+        assert describe(prefix)["ModelApprovalStatus"] == "Rejected"
+
+    def test_a_decision_made_on_the_storage_alone_reaches_sagemaker(self, registry, package, prefix):
+        registry.register(package())
+        LocalRegistry(registry.storage).approve("bottles", 1, "anna", "good")
+        assert registry.latest("bottles").history[0].by == "anna"
+        assert describe(prefix)["ApprovalDescription"] == "approved by anna: good"
+
+    @pytest.mark.parametrize(
+        ("mark", "message"),
+        [
+            (b'{"sch', "restore this object"),
+            (b'{"schema": "2.0"}', "update this"),
+            (b'{"schema": "1.1", "requires": ["x"]}', "x"),
+        ],
+    )
+    def test_a_mark_that_cannot_be_understood_is_named(self, registry, open_one, package, prefix, mark, message):
+        registry.register(package())
+        registry.storage.write(f"registry/bottles/sagemaker/{prefix}-bottles.json", mark)
+        with pytest.raises(RegistryError, match=rf"registry/bottles/sagemaker/{prefix}-bottles\.json: .*{message}"):
+            open_one().list("bottles")
 
     def test_histories_that_lost_a_decision_are_noticed(self, registry, open_one, package, prefix):
         registry.register(package())

@@ -145,7 +145,7 @@ class SageMakerRegistry:
     def _decide(self, line: str, version: int, status: Status, by: str, why: str) -> ModelVersion:
         check_person(by, why)
         self._local.get(line, version)  # refuses what is not there before anything is made
-        arn = self._mirror.ensure(line, version, self._mirror.list_alone(line))
+        arn = self._find_or_make(line, version)
         there = self._settle(line, version, arn)[1]
         if not there and status == "approved":
             raise RegistryError(
@@ -154,6 +154,12 @@ class SageMakerRegistry:
             )
         self._local.record(line, version, status, by, why)
         return self._settle(line, version, arn)[0]
+
+    def _find_or_make(self, line: str, version: int) -> str:
+        """ARN of a version's package. Only to make one the group must be ours alone: a roll-back cannot wait for that."""
+        packages = self._mirror.list_packages(line)
+        found = packages[version].arn if version in packages else self._mirror.find_package(line, version)
+        return found or self._mirror.ensure(line, version, self._mirror.list_alone(line))
 
     def _see(
         self, line: str, versions: tuple[ModelVersion, ...], packages: dict[int, Summary] | None = None
@@ -184,6 +190,9 @@ class SageMakerRegistry:
         for _ in range(ATTEMPTS):
             package = self._api.describe(arn)
             current = self._local.get(line, number)  # after the package, which never knows more than the history
+            if package is None and self._mirror.is_fresh(line, number):
+                logger.warning("event=model_package_not_visible_yet line=%s version=%d arn=%s", line, number, arn)
+                return current, True
             if package is None:
                 change: Change | None = find_withdrawal(current, arn)
                 if change is None:

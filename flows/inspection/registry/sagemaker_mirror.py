@@ -12,7 +12,6 @@ an object that only one can create. A claim that is given up, or older than `CLA
 the first be alive after all, both send the same client token, which SageMaker answers with the same package.
 """
 
-import json
 import logging
 import re
 import time
@@ -22,14 +21,15 @@ from typing import Any
 
 from inspection.errors import RegistryError
 from inspection.registry.arns import Place, group_name, parse_group, parse_package
+from inspection.registry.marks import age_s, dump_mark, read_mark
 from inspection.registry.objects import card_key, entry_key, read_entries
 from inspection.registry.sagemaker_api import SageMakerApi, Summary
 from inspection.registry.sagemaker_documents import archive_uri, dump_metrics, make_package, metrics_key, package_uri
 from inspection.storage import ObjectExistsError, Storage
 
-SCHEMA = "1.0"
-CLAIM_S = 120.0  # after this long a claim counts as that of a killed caller; longer than a call with all its retries
+CLAIM_S = 120.0  # after this long a claim counts as that of a killed caller
 POLL_S = 0.2
+FRESH_S = 600.0  # so long after a package was made, not finding it does not mean that somebody deleted it
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,12 @@ class Mirror:
     def find_package(self, line: str, version: int) -> str | None:
         """ARN of the package that was made of a version, whether it still exists or not; None = none was made."""
         key = self._package_key(line, version)
-        return self._read(key)["arn"] if self.storage.exists(key) else None
+        return read_mark(self.storage, key)["arn"] if self.storage.exists(key) else None
+
+    def is_fresh(self, line: str, version: int) -> bool:
+        """Whether a version's package was made so lately that SageMaker may not show it everywhere yet."""
+        key = self._package_key(line, version)
+        return self.storage.exists(key) and age_s(read_mark(self.storage, key)) < FRESH_S
 
     def ensure(self, line: str, version: int, packages: dict[int, Summary]) -> str:
         """Make what is missing up to a version.
@@ -136,7 +141,7 @@ class Mirror:
             name = self.group(line)
             arn = self.api.find_group(name) or self.api.create_group(name, line)
             with suppress(ObjectExistsError):  # another caller was faster; what it wrote is checked like ours
-                self.storage.create(self._group_key(line), _dump(arn=arn))
+                self.storage.create(self._group_key(line), dump_mark(arn=arn))
             logger.info("event=group_ready line=%s arn=%s", line, arn)
 
     def find_place(self, line: str) -> Place | None:
@@ -145,7 +150,7 @@ class Mirror:
             key = self._group_key(line)
             if not self.storage.exists(key):
                 return None
-            self._groups[line] = parse_group(self._read(key)["arn"])
+            self._groups[line] = parse_group(read_mark(self.storage, key)["arn"])
         return self._groups[line]
 
     def _scan(self, line: str) -> tuple[list[int], set[int]]:
@@ -166,7 +171,7 @@ class Mirror:
             attempt += 1
             claim = f"{self._folder(line, version)}/claim-{attempt:04d}.json"
             try:
-                self.storage.create(claim, _dump(at=datetime.now(UTC).isoformat()))
+                self.storage.create(claim, dump_mark(at=datetime.now(UTC).isoformat()))
             except ObjectExistsError:
                 if self._wait_for(line, version, claim):
                     return
@@ -179,7 +184,7 @@ class Mirror:
                 done = True
             finally:
                 if not done:  # refused or interrupted, not killed: the next caller need not wait
-                    self.storage.write(claim, _dump(given_up=True))
+                    self.storage.write(claim, dump_mark(given_up=True))
             return
 
     def _make_claimed(self, line: str, version: int, packages: dict[int, Summary]) -> None:
@@ -200,7 +205,7 @@ class Mirror:
                 raise self._not_alone(line, arn, version)
             logger.info("event=model_package_made line=%s version=%d arn=%s", line, version, arn)
         with suppress(ObjectExistsError):  # a caller whose claim had run out was alive, and made this very package
-            self.storage.create(self._package_key(line, version), _dump(arn=arn))
+            self.storage.create(self._package_key(line, version), dump_mark(arn=arn, at=datetime.now(UTC).isoformat()))
 
     def _wait_for(self, line: str, version: int, claim: str) -> bool:
         """Wait for another caller; False when it gave up or was killed."""
@@ -209,10 +214,10 @@ class Mirror:
         while time.monotonic() < deadline:
             if self.storage.exists(self._package_key(line, version)):
                 return True
-            document = self._read(claim)
+            document = read_mark(self.storage, claim)
             if document.get("given_up"):
                 return False
-            if (datetime.now(UTC) - datetime.fromisoformat(document["at"])).total_seconds() > CLAIM_S:
+            if age_s(document) > CLAIM_S:
                 return False
             if not told:
                 logger.info("event=waiting_for_model_package line=%s version=%d at_most_s=%.0f", line, version, CLAIM_S)
@@ -235,13 +240,3 @@ class Mirror:
 
     def _group_key(self, line: str) -> str:
         return f"registry/{line}/sagemaker/{self.group(line)}.json"
-
-    def _read(self, key: str) -> dict[str, Any]:
-        document = json.loads(self.storage.read(key))
-        if not isinstance(document, dict) or str(document.get("schema", "")).split(".")[0] != SCHEMA.split(".")[0]:
-            raise RegistryError(f"{self.storage.root}/{key}: want a document of schema {SCHEMA}, found another")
-        return document
-
-
-def _dump(**fields: Any) -> bytes:
-    return (json.dumps({"schema": SCHEMA, "requires": [], **fields}) + "\n").encode()
