@@ -239,19 +239,22 @@ class Rig:
 
 
 @contextlib.contextmanager
-def fleet_of(folder: Path, start: bool = True, in_process: bool = False, **fleet: Any) -> Iterator[Rig]:
+def fleet_of(
+    folder: Path, start: bool = True, in_process: bool = False, device: Mapping[str, Any] | None = None, **fleet: Any
+) -> Iterator[Rig]:
     """A fleet below the folder; its devices are stopped at the end, with all their processes.
 
     Args:
         folder: for everything.
         start: all devices; else call `devices.start` where it is wanted.
         in_process: nuclei in a thread of this process.
+        device: then changes these of the devices' settings.
         fleet: into `[fleet]` of the settings.
     """
     settings = local_settings(folder, **fleet)
     rig = Rig(folder, settings, LocalFleet(settings))
     try:
-        with nuclei_in_a_thread(settings) if start and in_process else contextlib.nullcontext():
+        with nuclei_in_a_thread(settings, **device or {}) if start and in_process else contextlib.nullcontext():
             if start and not in_process:
                 devices.start(settings)
             yield rig
@@ -269,9 +272,8 @@ def nuclei_in_a_thread(settings: Settings, **changes: Any) -> Iterator[None]:
     async def run() -> None:
         for thing in devices.things_of(settings):
             folder = device_folder(settings, thing)
-            quick = dataclasses.replace(
-                device_settings(settings, thing), look_s=0.05, settle_s=0.5, patience_s=5.0, **changes
-            )
+            values = {"look_s": 0.05, "settle_s": 0.5, "patience_s": 5.0, **changes}
+            quick = dataclasses.replace(device_settings(settings, thing), **values)
             devices.prepare(folder, quick)
             stack.enter_context(locked(folder))
             running.append(Nucleus(folder, quick))
