@@ -156,7 +156,7 @@ class SageMakerRegistry:
         return self._settle(line, version, arn)[0]
 
     def _find_or_make(self, line: str, version: int) -> str:
-        """ARN of a version's package. Only to make one the group must be ours alone: a roll-back cannot wait for that."""
+        """ARN of a version's package. Only to make one the group must be ours alone: a roll-back cannot wait."""
         packages = self._mirror.list_packages(line)
         found = packages[version].arn if version in packages else self._mirror.find_package(line, version)
         return found or self._mirror.ensure(line, version, self._mirror.list_alone(line))
