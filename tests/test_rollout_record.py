@@ -250,6 +250,14 @@ def test_of_many_that_open_at_once_one_gets_it_and_the_others_are_told_who(tmp_p
     assert rollout_numbers(LocalStorage(tmp_path), LINE) == (1,)
 
 
+def test_one_that_came_between_the_look_and_the_taking_keeps_it(storage: MemoryStorage) -> None:
+    found = create_record(storage, make_plan(), 1)
+    assert found is not None
+    other = open_as(storage, elsewhere("A/2"))
+    assert not found.own(elsewhere("A/1"), seen=0)
+    other.check_owner()
+
+
 def test_a_rollout_that_ended_meanwhile_is_planned_anew(storage: MemoryStorage) -> None:
     plans: list[int] = []
 

@@ -47,12 +47,12 @@ def open_or_continue(
             else:
                 check_free(latest, owner, poll_s, clock())
                 check_goal(latest, model_version, owner)
-                if latest.own(owner):
+                if latest.own(owner, len(owners)):
                     latest.beat()
                     return latest
                 continue
         created = create_record(storage, make_plan(), 1 if latest is None else latest.number + 1, clock)
-        if created is not None and created.own(owner):
+        if created is not None and created.own(owner, 0):
             created.beat()
             return created
     raise RolloutError(f"line {line}: no rollout could be opened in {_ATTEMPTS} attempts: other processes were faster")

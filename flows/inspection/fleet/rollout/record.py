@@ -128,9 +128,14 @@ class RolloutRecord:
 
     # What its owner may do
 
-    def own(self, owner: Owner) -> bool:
-        """Become its newest owner; False when another was faster."""
-        token = len(self._numbered("owners", ".json")) + 1
+    def own(self, owner: Owner, seen: int) -> bool:
+        """Become its newest owner; False when another was faster.
+
+        Args:
+            owner: who.
+            seen: owners that it had when it was found to be free; one that came since keeps it.
+        """
+        token = seen + 1
         try:
             self.storage.create(f"{self.prefix}owners/{token:04d}.json", dump_owner(owner, self.clock()))
         except ObjectExistsError:

@@ -68,14 +68,15 @@ def roll_back_to_previous(
             if owners and owners[-1][0].belongs_to(owner):
                 return outcome_of(latest)  # a retry of this run: one step back is enough
         elif latest is not None:
+            seen = len(latest.owners())
             check_free(latest, owner, settings.fleet.poll_seconds, clock())
-            if latest.own(owner):
+            if latest.own(owner, seen):
                 latest.beat()
                 return rollout(latest).roll_back(reason, "went-back" if latest.plan.kind == "back" else "rolled-back")
             continue
         plan = _plan_back(fleet, settings, registry, model, challenger, contract_digest)
         record = create_record(storage, plan, 1 if latest is None else latest.number + 1, clock)
-        if record is not None and record.own(owner):
+        if record is not None and record.own(owner, 0):
             record.beat()
             return rollout(record).roll_back(reason, "went-back")
     raise RolloutError(f"line {settings.line.name}: no rollout could be opened: other processes were faster each time")
