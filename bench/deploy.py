@@ -143,7 +143,7 @@ def compare_bytes(built: Built, folder: Path, cache: Path) -> int:
 
 def one_component(built: Built, architecture: str, python: str, folder: Path, cache: Path) -> int:
     """Bytes of one zip with everything, packed as ours is."""
-    runtime = build_runtime([Target(architecture, python)], (), folder / "peer", cache)[architecture]
+    runtime = build_runtime([Target(architecture, python)], (), folder / "peer", cache)[architecture].path
     parts: dict[str, Path | bytes] = {"runtime.zip": runtime}
     parts |= {f"edge/{path.relative_to(EDGE).as_posix()}": path for path in EDGE.rglob("*.py")}
     parts |= {file: path for file, path in built.model.artifacts.items()}

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from building import contract_digest, line_settings, register_model
 from tiny_wheels import tiny_wheels
+from typer.testing import CliRunner
 
+from inspection.cli import app
 from inspection.errors import PackageError, RegistryError, RolloutError
 from inspection.fleet.components import zips
 from inspection.fleet.components.build import build_components, size_table
@@ -186,17 +188,29 @@ def test_a_digest_does_not_depend_on_version_or_place_but_on_all_else(build: Cal
     assert build(1, inspector={"threads": 2}).model.digest == digest
 
 
-def test_zips_hold_plain_files_in_order_and_uncompressed(tmp_path: Path) -> None:
+def test_zips_hold_plain_files_in_order_and_compress_what_shrinks(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(3_000_000))
-    write_zip(tmp_path / "a.zip", {"z": b"last", "b/c": tmp_path / "large", "b/a": b""})
+    entries: dict[str, Path | bytes] = {"z": b"last", "b/c": tmp_path / "large", "b/a": b"", "x.whl": bytes(1000)}
+    digest = write_zip(tmp_path / "a.zip", entries)
     with zipfile.ZipFile(tmp_path / "a.zip") as file:
         assert file.testzip() is None
-        assert file.namelist() == ["b/a", "b/c", "z"]
+        assert file.namelist() == ["b/a", "b/c", "x.whl", "z"]
         for entry in file.infolist():
             assert entry.date_time == (1980, 1, 1, 0, 0, 0)
             assert entry.external_attr >> 16 == stat.S_IFREG | 0o644
-            assert entry.compress_type == zipfile.ZIP_STORED
+            assert entry.compress_type == (zipfile.ZIP_STORED if entry.filename == "x.whl" else zipfile.ZIP_DEFLATED)
             assert not entry.flag_bits & 0x08, "sizes come first: some readers take no data descriptors"
+    assert (tmp_path / "a.zip").stat().st_size < 10_000
+    assert write_zip(tmp_path / "b.zip", dict(reversed(entries.items()))) == digest
+    assert write_zip(tmp_path / "c.zip", {**entries, "z": b"more"}) != digest
+    assert write_zip(tmp_path / "c.zip", {**entries, "y": entries["z"]}) != digest
+
+
+def test_a_digest_is_of_the_content_and_not_of_its_compression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = write_zip(tmp_path / "a.zip", {"a": b"content" * 100})
+    monkeypatch.setattr(zips, "LEVEL", 0)  # as another version of the compressor may pack it
+    assert write_zip(tmp_path / "b.zip", {"a": b"content" * 100}) == digest
+    assert (tmp_path / "a.zip").read_bytes() != (tmp_path / "b.zip").read_bytes()
 
 
 # What cannot be built
@@ -207,7 +221,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_zip(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (tmp_path / "file").write_bytes(b"x")
-    monkeypatch.setattr(zips.shutil, "copyfileobj", full)
+    monkeypatch.setattr(zips, "_write_entry", full)
     with pytest.raises(RolloutError, match=r"out/a.zip: no space is left"):
         write_zip(tmp_path / "out" / "a.zip", {"x": tmp_path / "file"})
     assert list((tmp_path / "out").iterdir()) == []
@@ -462,3 +476,21 @@ def test_what_is_built_by_hand_installs_and_runs_where_it_lies(build: Callable[.
     done = subprocess.run(["sh", "-c", script.replace("{work:path}", str(work))], check=False)
     assert done.returncode == 0
     assert (work / "current" / "contract.json").is_file()
+
+
+def test_the_program_writes_the_folder_and_says_what_to_type(
+    registry: LocalRegistry, settings: Settings, tmp_path: Path
+) -> None:
+    registry.approve("tiny", register_model(registry, tmp_path / "first"), "anna", "good")
+    line = tmp_path / "line.toml"
+    line.write_text(
+        f'[line]\nname = "tiny"\nstorage = "{settings.storage_root}"\n\n[fleet]\nwheels = "{settings.fleet.wheels}"\n'
+    )
+    folder = tmp_path / "by-hand"
+    done = CliRunner().invoke(app, ["fleet", "build", "--to", str(folder), "--config", str(line)])
+    assert done.exit_code == 0, done.output
+    assert f"line tiny, model 1 (approved): {folder}" in done.output
+    assert this_architecture() in done.output
+    assert f"ggl-cli deploy --recipe-dir {folder}/recipes" in done.output
+    assert f"greengrass-cli deployment create --recipeDir {folder}/recipes" in done.output
+    assert (folder / "recipes" / "lineside.Model.tiny-1.0.0.json").is_file()

@@ -384,7 +384,7 @@ def _runtime_artifact(folder: Path) -> Path:
     target = Target(this_architecture(), this_python())
     wheels = tiny_wheels(folder / "tiny", [target])
     (archive,) = build_runtime([target], (), folder / "built", folder / "cache", wheels).values()
-    with zipfile.ZipFile(archive) as file:
+    with zipfile.ZipFile(archive.path) as file:
         file.extractall(folder / "runtime")
     return folder / "runtime"
 

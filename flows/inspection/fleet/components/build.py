@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from edge.errors import PackageError as DevicePackageError
 from edge.package import CONTRACT_FILE, Package, verify_package
 from inspection.errors import PackageError, RolloutError
-from inspection.fleet.components.built import Built, BuiltComponent, RecipeMaker, SizeRow
+from inspection.fleet.components.built import Artifact, Built, BuiltComponent, RecipeMaker, SizeRow
 from inspection.fleet.components.configuration import inspector_configuration, needed_extras
 from inspection.fleet.components.locks import EDGE
 from inspection.fleet.components.runtime import build_runtime
@@ -76,20 +76,20 @@ def build_components(
     runtime_zips = build_runtime(targets_of(fleet), extras, scratch, cache, _wheel_folder(fleet), edge_folder)
     runtime = _component(
         names.runtime,
-        {path.name: path for path in runtime_zips.values()},
-        partial(_runtime_recipe, settings=settings, architectures={p.name: a for a, p in runtime_zips.items()}),
+        tuple(runtime_zips.values()),
+        partial(_runtime_recipe, settings=settings, architectures={z.path.name: a for a, z in runtime_zips.items()}),
     )
     make_inspector_recipe = partial(_inspector_recipe, settings=settings, configuration=configuration)
     inspector = _component(
         names.inspector,
-        {inspector_zip.name: inspector_zip},
+        (inspector_zip,),
         partial(make_inspector_recipe, runtime="1.0.0"),
         # A new runtime takes effect only when the inspector is started anew, and that takes another version of it.
         depends_on=runtime.digest,
     )
     tags = {MODEL_TAG: archive_sha256}
     model, challenger = (
-        _component(name, {model_zip.name: model_zip}, partial(_model_recipe, make=make, settings=settings), tags)
+        _component(name, (model_zip,), partial(_model_recipe, make=make, settings=settings), tags)
         for name, make in ((names.model, model_recipe), (names.challenger, challenger_recipe))
     )
     return Built(
@@ -101,8 +101,8 @@ def build_components(
         model=model,
         challenger=challenger,
         sizes=tuple(
-            SizeRow(architecture, runtime.sizes[path.name], inspector.size_bytes, model.size_bytes)
-            for architecture, path in runtime_zips.items()
+            SizeRow(architecture, runtime.sizes[archive.path.name], inspector.size_bytes, model.size_bytes)
+            for architecture, archive in runtime_zips.items()
         ),
         make_inspector_recipe=make_inspector_recipe,
     )
@@ -127,7 +127,7 @@ def _wheel_folder(fleet: FleetSettings) -> Path | None:
     return REPOSITORY / Path(fleet.wheels).expanduser() if fleet.wheels else None
 
 
-def _build_model(settings: Settings, registry: Registry, version: int, scratch: Path) -> tuple[Path, str, str]:
+def _build_model(settings: Settings, registry: Registry, version: int, scratch: Path) -> tuple[Artifact, str, str]:
     """The model's zip, the digest of its contract, and the sha256 of its archive in the registry."""
     line = settings.line.name
     registered = registry.get(line, version)
@@ -144,8 +144,8 @@ def _build_model(settings: Settings, registry: Registry, version: int, scratch: 
             digest = write_zip(path, entries)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    _log.info("event=model_built line=%s version=%d bytes=%d sha256=%s", line, version, path.stat().st_size, digest)
-    return path, sums[CONTRACT_FILE], registered.archive_sha256
+    _log.info("event=model_built line=%s version=%d bytes=%d digest=%s", line, version, path.stat().st_size, digest)
+    return Artifact(path, digest), sums[CONTRACT_FILE], registered.archive_sha256
 
 
 def _verify(folder: Path, registered: ModelVersion) -> Package:
@@ -164,7 +164,7 @@ def _verify(folder: Path, registered: ModelVersion) -> Package:
     return package
 
 
-def _build_inspector(scratch: Path, edge_folder: Path) -> Path:
+def _build_inspector(scratch: Path, edge_folder: Path) -> Artifact:
     files = sorted(path for path in edge_folder.rglob("*.py") if "__pycache__" not in path.parts)
     names = {path.relative_to(edge_folder).as_posix(): path for path in files}
     names = {name: path for name, path in names.items() if not name.startswith("recipes/")}
@@ -176,27 +176,28 @@ def _build_inspector(scratch: Path, edge_folder: Path) -> Path:
     entries[SCRIPTS["inspector"]] = script("inspector").encode()
     path = scratch / "inspector.zip"
     digest = write_zip(path, entries)
-    _log.info("event=inspector_built files=%d bytes=%d sha256=%s", len(names), path.stat().st_size, digest)
-    return path
+    _log.info("event=inspector_built files=%d bytes=%d digest=%s", len(names), path.stat().st_size, digest)
+    return Artifact(path, digest)
 
 
 def _component(
     name: str,
-    artifacts: Mapping[str, Path],
+    zips: Sequence[Artifact],
     make_recipe: RecipeMaker,
     tags: Mapping[str, str] | None = None,
     depends_on: str = "",
 ) -> BuiltComponent:
     """A component with its digest: of its artifacts, its recipe without version and URIs, and what it depends on."""
+    artifacts = {archive.path.name: archive.path for archive in zips}
     recipe = make_recipe(_NO_VERSION, {file: f"s3://artifacts/{file}" for file in artifacts})
     content = {
-        "artifacts": {file: sha256_of(path) for file, path in artifacts.items()},
+        "artifacts": {archive.path.name: archive.digest for archive in zips},
         "recipe": recipe,
         "depends_on": depends_on,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     sizes = {file: path.stat().st_size for file, path in artifacts.items()}
-    return BuiltComponent(name, dict(artifacts), sizes, digest, make_recipe, dict(tags or {}))
+    return BuiltComponent(name, artifacts, sizes, digest, make_recipe, dict(tags or {}))
 
 
 def _runtime_recipe(

@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """A zip on this machine."""
+
+    path: Path
+    digest: str  # of what is in it, hex
+
+
 class RecipeMaker(Protocol):
     """Makes the recipe of a version."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inspection.errors import RolloutError
+from inspection.fleet.components.built import Artifact
 from inspection.fleet.components.locks import EDGE, lock_path, read_lock, read_pins
 from inspection.fleet.components.targets import Target, needed_glibc
 from inspection.fleet.components.wheels import Wheel, find_wheels, requirements_text
@@ -30,7 +31,7 @@ def build_runtime(
     cache: Path,
     wheels: Path | None = None,
     edge_folder: Path = EDGE,
-) -> dict[str, Path]:
+) -> dict[str, Artifact]:
     """Write the zip of each architecture.
 
     Args:
@@ -56,8 +57,8 @@ def build_runtime(
             sets[target] = find_wheels(target, pins, cache, wheels)
         path = scratch / f"runtime-{architecture}.zip"
         digest = write_zip(path, _entries(sets))
-        _log.info("event=runtime_built architecture=%s bytes=%d sha256=%s", architecture, path.stat().st_size, digest)
-        found[architecture] = path
+        _log.info("event=runtime_built architecture=%s bytes=%d digest=%s", architecture, path.stat().st_size, digest)
+        found[architecture] = Artifact(path, digest)
     return found
 
 
