@@ -70,6 +70,18 @@ class RolloutPlan:
             return {**beside, self.challenger: ComponentSetting(self.challenger_version)}
         return {**self.components, self.challenger: None}
 
+    def is_in(self, components: Mapping[str, str], stage: str) -> bool:
+        """Whether a deployment has all that a stage asks of our components.
+
+        Args:
+            components: of the deployment, name to version.
+            stage: one of `stages`.
+        """
+        return all(
+            components.get(name) == (None if setting is None else setting.version)
+            for name, setting in self.target(stage).items()
+        )
+
     def restored(self, group: str) -> dict[str, ComponentSetting | None]:
         """What gives a group back what it had; the challenger always goes."""
         had = {name: version for name, version in self.before[group].items() if name != self.challenger}

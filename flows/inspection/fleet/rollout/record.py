@@ -16,11 +16,11 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from inspection.errors import RolloutError
 from inspection.fleet.rollout.documents import dump_document, parse_document, take
+from inspection.fleet.rollout.events import End, Event, parse_end, parse_event
 from inspection.fleet.rollout.owners import Owner, dump_owner, parse_owner
 from inspection.fleet.rollout.plan import RolloutPlan, dump_plan, parse_plan
 from inspection.storage import ObjectExistsError, Storage
@@ -31,26 +31,6 @@ _ATTEMPTS = 100
 
 class TakenOverError(RolloutError):
     """Another process runs this rollout now."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in a rollout."""
-
-    at: float  # unix time
-    stage: str
-    what: str  # started, deploying, deployed, passed, rolling-back, …
-    details: Mapping[str, Any] = field(default_factory=dict)  # JSON values
-
-
-@dataclass(frozen=True)
-class End:
-    """How a rollout ended."""
-
-    at: float  # unix time
-    outcome: str  # deployed, unchanged, rolled-back, aborted
-    reason: str
-    details: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
 
 class RolloutRecord:
@@ -83,14 +63,7 @@ class RolloutRecord:
         """How it ended; None while it is open."""
         if not self.storage.exists(f"{self.prefix}end.json"):
             return None
-        where = self._where("end.json")
-        document = parse_document(self._read("end.json"), where)
-        return End(
-            take(document, "at", float, where),
-            take(document, "outcome", str, where),
-            take(document, "reason", str, where),
-            take(document, "details", dict, where),
-        )
+        return parse_end(self._read("end.json"), self._where("end.json"))
 
     def started_at(self) -> float:
         """Unix time at which the plan was made."""
@@ -226,7 +199,7 @@ class RolloutRecord:
     def _read_event(self, name: str) -> Event:
         """An event; each is written once, and read once."""
         if name not in self._known:
-            self._known[name] = _event(parse_document(self._read(name), self._where(name)), self._where(name))
+            self._known[name] = parse_event(self._read(name), self._where(name))
         return self._known[name]
 
     def _where(self, name: str) -> str:
@@ -260,12 +233,3 @@ def create_record(
     except ObjectExistsError:
         return None
     return RolloutRecord(storage, plan.line, number, clock=clock)
-
-
-def _event(document: dict[str, Any], where: str) -> Event:
-    return Event(
-        take(document, "at", float, where),
-        take(document, "stage", str, where),
-        take(document, "what", str, where),
-        take(document, "details", dict, where),
-    )

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from inspection.errors import InspectionError, RegistryError, RolloutError, StorageError
 from inspection.fleet.interface import DeviceStatus, Fleet
 from inspection.fleet.reports import read_reports
+from inspection.fleet.rollout.events import Event
 from inspection.fleet.rollout.plan import RolloutPlan
-from inspection.fleet.rollout.record import Event, RolloutRecord, TakenOverError
+from inspection.fleet.rollout.record import RolloutRecord, TakenOverError
 from inspection.registry.interface import Registry
 
 _log = logging.getLogger(__name__)

@@ -2,17 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from inspection.errors import RolloutError, StorageError
 from inspection.fleet.interface import Fleet
 from inspection.fleet.rollout.comparison import Comparison
 from inspection.fleet.rollout.devices import DeviceView
-from inspection.fleet.rollout.plan import RolloutPlan
-from inspection.fleet.rollout.record import Event, RolloutRecord, TakenOverError
+from inspection.fleet.rollout.events import Event, decision, find_event
+from inspection.fleet.rollout.observer import Look, Observer
+from inspection.fleet.rollout.record import RolloutRecord, TakenOverError
 from inspection.fleet.rollout.rollback import served_after, undo, wait_for_devices
-from inspection.fleet.rollout.stages import Look, Observer, Stage, before_stage, describe_stage
+from inspection.fleet.rollout.stages import Stage, before_stage, describe_stage
 from inspection.fleet.rollout.tally import Tally
 from inspection.fleet.rollout.timeline import OnChange, Outcome, View, outcome_of
 from inspection.registry.interface import Registry
@@ -106,7 +107,7 @@ class Rollout:
         record, plan = self.record, self.record.plan
         if record.end() is not None:
             return outcome_of(record)
-        decided = _decision(record.events())
+        decided = decision(record.events())
         if decided is None:
             record.check_owner()
             details = {"comparison": self._comparison.to_document()} if self._comparison else {}
@@ -128,7 +129,7 @@ class Rollout:
         return outcome_of(record)
 
     def _stages(self, kind: str) -> Outcome:
-        if self.record.end() is not None or _decision(self.record.events()) is not None:
+        if self.record.end() is not None or decision(self.record.events()) is not None:
             return self.roll_back("")  # what was decided is finished, also after a crash
         for name in self.record.plan.stages:
             if name.split(" ")[0] != kind:
@@ -151,8 +152,8 @@ class Rollout:
         if wanted is not None:
             return self.roll_back(wanted, "aborted")
         stage = self._describe(name)
-        started = _find(events, name, "started") or self._start(stage)
-        deployed = _find(record.events(), name, "deployed") or self._deploy(stage)
+        started = find_event(events, name, "started") or self._start(stage)
+        deployed = find_event(record.events(), name, "deployed") or self._deploy(stage)
         return self._watch(stage, started, deployed.details["id"])
 
     def _describe(self, name: str) -> Stage:
@@ -161,7 +162,7 @@ class Rollout:
         return describe_stage(plan, name, self._settings.fleet, len(self._fleet.members(group)))
 
     def _start(self, stage: Stage) -> Event:
-        canary = _find(self.record.events(), "canary", "started")
+        canary = find_event(self.record.events(), "canary", "started")
         before = before_stage(
             self._storage,
             self._fleet,
@@ -177,7 +178,7 @@ class Rollout:
         """Deploy what the stage is about; the intention is recorded first, so that a rollback knows of it."""
         plan, record = self.record.plan, self.record
         record.check_owner()
-        if _find(record.events(), stage.name, "deploying") is None:
+        if find_event(record.events(), stage.name, "deploying") is None:
             record.add(stage.name, "deploying", group=stage.group)
         label = f"{plan.line} model {plan.model_version}: {stage.name}"
         deployment = self._fleet.deploy(stage.group, plan.target(stage.name), label)
@@ -228,7 +229,7 @@ class Rollout:
         """One look, after a look at whether the group still has what this stage gave it."""
         plan = self.record.plan
         newest = self._fleet.deployed(stage.group)
-        ours = newest is not None and _same(newest.components, plan, stage)
+        ours = newest is not None and plan.is_in(newest.components, stage.name)
         look = observer.look(newest.id if newest is not None and ours else deployment, self._clock())
         if newest is None or not newest.active or not ours:
             found = "none" if newest is None else f"{newest.id}, which has other versions of our components"
@@ -264,19 +265,3 @@ class Rollout:
                 end=record.end(),
             )
         )
-
-
-def _find(events: tuple[Event, ...], stage: str, what: str) -> Event | None:
-    return next((event for event in events if event.stage == stage and event.what == what), None)
-
-
-def _decision(events: tuple[Event, ...]) -> Event | None:
-    return next((event for event in events if event.what == "rolling-back"), None)
-
-
-def _same(components: Mapping[str, str], plan: RolloutPlan, stage: Stage) -> bool:
-    """Whether a deployment has all that the stage asks of our components."""
-    return all(
-        components.get(name) == (None if setting is None else setting.version)
-        for name, setting in plan.target(stage.name).items()
-    )

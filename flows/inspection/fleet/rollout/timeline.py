@@ -7,8 +7,9 @@ from typing import Any
 
 from inspection.fleet.rollout.comparison import Comparison
 from inspection.fleet.rollout.devices import DeviceView
+from inspection.fleet.rollout.events import End, Event
 from inspection.fleet.rollout.plan import RolloutPlan
-from inspection.fleet.rollout.record import End, Event, RolloutRecord, latest_record
+from inspection.fleet.rollout.record import RolloutRecord, latest_record
 from inspection.storage import Storage
 
 OUTCOMES = ("open", "deployed", "unchanged", "rolled-back", "aborted", "went-back")
