@@ -33,6 +33,7 @@ from PIL import Image
 from edge.contract import GoldenImage, OperatingPoint, SelfTest
 from inspection.export.archive import archive_package
 from inspection.fleet.components import build
+from inspection.fleet.components.built import Artifact
 from inspection.fleet.components.targets import this_architecture
 from inspection.fleet.components.zips import write_zip
 from inspection.fleet.interface import ComponentSetting, ComponentVersion, PublishedVersion
@@ -127,7 +128,7 @@ def picture(seed: int, name: str = GOOD) -> bytes:
     return stream.getvalue()
 
 
-def ready_runtime(scratch: Path, python: Path | None = None) -> dict[str, Path]:
+def ready_runtime(scratch: Path, python: Path | None = None) -> dict[str, Artifact]:
     """The runtime's artifact with an install script that only points at an environment which is there.
 
     In place of `inspection.fleet.components.build.build_runtime`, whose arguments a caller may pass on.
@@ -142,8 +143,7 @@ def ready_runtime(scratch: Path, python: Path | None = None) -> dict[str, Path]:
         f'printf \'#!/bin/sh\\nexec {python} "$@"\\n\' >"$new/bin/python"\n'
         'chmod +x "$new/bin/python"\nln -sfn "$new" "$2/current"\n'
     )
-    write_zip(path, {"install.sh": install.encode()})
-    return {this_architecture(): path}
+    return {this_architecture(): Artifact(path, write_zip(path, {"install.sh": install.encode()}))}
 
 
 def provision(settings: Settings, thing: str, version: str = "1.0.0", python: Path | None = None) -> None:
