@@ -246,6 +246,35 @@ def test_what_somebody_deploys_at_the_same_moment_is_carried_over(bench: Greengr
     assert found["components"][OTHER] == THEIRS["components"][OTHER]
 
 
+def test_somebody_who_overwrites_ours_at_the_same_moment_does_not_win(bench: GreengrassBench) -> None:
+    publish(bench, OTHER, "1.2.3")
+    publish(bench, MODEL, "7.0.0")
+
+    def overwrite(operation: str, parameters: dict[str, Any]) -> None:
+        if operation == "GetDeployment" and bench.double.deployments:
+            bench.double.before = lambda operation, parameters: None
+            bench.deploy_by_hand(CANARY, **THEIRS)
+
+    bench.double.before = overwrite
+    made = bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("7.0.0")}, "dots model 7")
+    assert (made.components[MODEL], made.components[OTHER]) == ("7.0.0", "1.2.3")
+    assert bench.fleet.deployed(CANARY) == made
+    assert len(bench.double.deployments) == 3
+
+
+def test_a_deployment_that_never_shows_is_told(bench: GreengrassBench) -> None:
+    publish(bench, MODEL, "7.0.0", "8.0.0")
+    bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("7.0.0")}, "dots model 7")
+
+    def lag(operation: str, parameters: dict[str, Any]) -> None:
+        if operation == "CreateDeployment":
+            bench.double.stale_lists = 1_000_000
+
+    bench.double.before = lag
+    with pytest.raises(RolloutError, match=r"is not the newest there within 30 s.*Run again"):
+        bench.fleet.deploy(CANARY, {MODEL: ComponentSetting("8.0.0")}, "dots model 8")
+
+
 def test_somebody_who_never_stops_deploying_is_told(bench: GreengrassBench) -> None:
     publish(bench, OTHER, "1.0.0")
     publish(bench, MODEL, "7.0.0")

@@ -72,12 +72,17 @@ class DeploymentStore:
                 return base
             made = self._create(target, revision, base)
             known |= {made} if base is None else {made, base["deploymentId"]}
-            between = self._between(target, known, made)
-            if between is None or same_components(revise(between), revision):
-                return self._settled(target, made)
-            _log.warning("event=revised_by_others target=%s deployment=%s", _name(target), between["deploymentId"])
-            known.add(between["deploymentId"])
-            base = between
+            newest = self._settled(target, made)
+            if newest["deploymentId"] != made:  # replaced already, by somebody who did not see ours
+                lost = newest
+            else:
+                between = self._between(target, known, made)
+                if between is None or same_components(revise(between), revision):
+                    return newest
+                lost = between
+            _log.warning("event=revised_by_others target=%s deployment=%s", _name(target), lost["deploymentId"])
+            known.add(lost["deploymentId"])
+            base = lost
         raise RolloutError(
             f"the deployment of {_name(target)} in {self._clients.region} is revised by others all the time; agree on "
             "who deploys to this thing group, then run again"
@@ -132,26 +137,24 @@ class DeploymentStore:
             return {entry["deploymentId"]: int(entry["revisionId"]) for entry in self._list(target, "ALL")}
 
     def _settled(self, target: str, made: str) -> dict[str, Any]:
-        """The deployment made, when the service shows it as the group's newest, or when somebody was faster."""
+        """The group's newest deployment, when the service shows the one made or one after it."""
         waited, pause = 0.0, 0.25
         while True:
-            try:
-                found = self._clients.greengrass.get_deployment(deploymentId=made)
-                listed = self._list(target, "LATEST_ONLY")
-            except ClientError as error:
-                with explained(f"reading the deployment {made}", self._clients.region):
+            with explained(f"reading the deployment {made}", self._clients.region):
+                try:
+                    found: dict[str, Any] | None = self._clients.greengrass.get_deployment(deploymentId=made)
+                except ClientError as error:
                     if not is_missing(error):
                         raise
-                found, listed = None, []
-            if found is not None and any(entry["deploymentId"] == made for entry in listed):
-                return dict(found)
+                    found = None
+                newest = next(iter(self._list(target, "LATEST_ONLY")), None)
+            if found is not None and newest is not None and int(newest["revisionId"]) >= int(found["revisionId"]):
+                return found if newest["deploymentId"] == made else self.read(newest["deploymentId"])
             if waited >= _VISIBLE_WITHIN_S:
-                newest = self.newest(target)
-                if newest is None:
-                    raise RolloutError(
-                        f"the deployment {made} of {_name(target)} was made but is not there; was it deleted?"
-                    )
-                return newest
+                raise RolloutError(
+                    f"the deployment {made} of {_name(target)} was made in {self._clients.region}, but is not the "
+                    f"newest there within {_VISIBLE_WITHIN_S:.0f} s; was it deleted? Run again: it goes on from there"
+                )
             self._sleep(pause)
             waited, pause = waited + pause, min(2 * pause, 5.0)
 

@@ -190,7 +190,9 @@ class CoreDevices:
             state = "failed"
         return state, "; ".join(broken[name] for name in ours)
 
-    def _waiting(self, seen_at: float | None, deployment: Mapping[str, Any], things: int) -> tuple[DeploymentState, str]:
+    def _waiting(
+        self, seen_at: float | None, deployment: Mapping[str, Any], things: int
+    ) -> tuple[DeploymentState, str]:
         """Whether a device that has not taken up the deployment is on its way or away."""
         now = self._clock()
         if seen_at is not None and now - seen_at > SILENT_AFTER_S:
