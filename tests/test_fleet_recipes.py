@@ -111,6 +111,9 @@ def test_components_are_as_both_nuclei_need_them() -> None:
     for recipe in (runtime(), model()):
         for manifest in recipe["Manifests"]:
             assert manifest["Lifecycle"]["run"]["Script"] == "echo ok"
+    for recipe in (runtime(), model(), challenger(), inspector()):
+        for artifact in recipe["Manifests"][0]["Artifacts"]:
+            assert artifact["Permission"] == {"Read": "ALL", "Execute": "NONE"}, "who owns them differs"
     assert list(inspector()["Manifests"][0]["Lifecycle"]) == ["run"], "an install that fails leaves it dead"
     install = model()["Manifests"][0]["Lifecycle"]["install"]["Script"]
     assert install.endswith("&& ln -sfn {artifacts:decompressedPath}/model/package {work:path}/current")
