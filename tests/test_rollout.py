@@ -571,6 +571,21 @@ def test_what_cannot_be_undone_yet_is_told_and_the_next_run_goes_on_with_it(plan
     assert plant.registry.calls == 1
 
 
+def test_a_device_whose_inspector_is_not_up_again_is_waited_for_and_named(plant: Plant) -> None:
+    device = plant.fleet.devices["device-1"]
+    device.fails[f"{MODEL} 7.0.0"] = "no space left"
+    health = device.health
+
+    def stopped(now: float) -> dict[str, Any]:
+        back = device.installed.get(CHALLENGER) is None and len(plant.fleet.made) > 2
+        return {**health(now), "state": "stopped"} if back else health(now)
+
+    device.health = stopped  # type: ignore[method-assign]
+    outcome = plant.deploy()
+    assert outcome.outcome == "rolled-back"
+    assert outcome.not_there == ("device-1: its inspector does not run yet",)
+
+
 def test_a_look_that_fails_now_and_then_does_not_end_the_run(plant: Plant) -> None:
     status, calls = plant.fleet.status, [0]
 

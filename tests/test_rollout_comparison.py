@@ -217,6 +217,7 @@ def test_reports_of_many_devices_are_read_and_those_that_are_cut_are_none() -> N
         ({}, {"serving": OLD, "faults": {"model": "bad"}}, "failed", "it refuses the model: bad"),
         ({}, {"serving": OLD, "deployed": OLD, "faults": {"model": "bad"}}, "waiting", "(model: bad)"),
         ({}, {"serving": OLD, "deployed": None, "faults": {"model": "bad"}}, "failed", "it refuses the model: bad"),
+        ({}, {"state": "stopped"}, "waiting", "its inspector has stopped"),
         ({}, {"self_test": "failed: 3 images"}, "waiting", "its self-test: failed: 3 images"),
         ({}, {"faults": {"source": "no camera"}}, "done", ""),
     ],

@@ -11,6 +11,7 @@ SILENT_S = 600.0  # a device that gave no sign for longer is not taken for well;
 SILENT_REPORTS = 3  # or that missed so many, where they are set to report less often
 BROKEN = "BROKEN"  # the nucleus has given up; ERRORED is tried again
 _ERRORED = "ERRORED"
+STOPPED = "stopped"  # state in the last health message of an inspector that ended as it should
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,8 @@ def _lacks(report: DeviceReport, parts: int, wish: Wish) -> str:
     faults = "; ".join(f"{name}: {message}" for name, message in sorted(report.faults.items()))
     more = f" ({faults})" if faults else ""
     serves = wish.champion or wish.digest
+    if report.state == STOPPED:
+        return "its inspector has stopped" + more
     if report.serving != serves:
         return f"it serves package {_short(report.serving)}, want {_short(serves)}{more}"
     if wish.champion:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from inspection.errors import InspectionError, RegistryError, RolloutError, StorageError
 from inspection.fleet.interface import DeviceStatus, Fleet
-from inspection.fleet.reports import read_reports
+from inspection.fleet.reports import DeviceReport, read_reports
+from inspection.fleet.rollout.devices import STOPPED
 from inspection.fleet.rollout.events import Event
 from inspection.fleet.rollout.plan import RolloutPlan
 from inspection.fleet.rollout.record import RolloutRecord, TakenOverError
@@ -169,7 +170,7 @@ def wait_for_devices(
             for status in statuses:
                 report = reports.get(status.thing)
                 arrived = newest is not None and status.deployment == newest.id
-                lacks = _still(status, arrived, None if report is None else report.serving, digest)
+                lacks = _still(status, arrived, report, digest)
                 if lacks:
                     missing.append(f"{status.thing}: {lacks}")
                     pending |= status.state != "offline" and not (arrived and status.state == "failed")
@@ -179,7 +180,7 @@ def wait_for_devices(
         sleep(poll_s)
 
 
-def _still(status: DeviceStatus, arrived: bool, serving: str | None, digest: str) -> str:
+def _still(status: DeviceStatus, arrived: bool, report: DeviceReport | None, digest: str) -> str:
     """What is missing until a device has what it is to have, in words; empty when nothing is."""
     if status.state == "offline":
         return "offline; it gets it when it comes back"
@@ -189,6 +190,12 @@ def _still(status: DeviceStatus, arrived: bool, serving: str | None, digest: str
         return f"the deployment failed: {status.error or 'the device gives no reason'}"
     if status.state != "succeeded":
         return f"the deployment is {status.state}"
-    if digest and serving != digest:
-        return f"it serves package {serving[:12] if serving else 'none'}, want {digest[:12]}"
+    if not digest:
+        return ""
+    if report is None:
+        return "it has sent no health message"
+    if report.state == STOPPED:
+        return "its inspector does not run yet"
+    if report.serving != digest:
+        return f"it serves package {(report.serving or 'none')[:12]}, want {digest[:12]}"
     return ""
