@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspection.errors import RegistryError, RolloutError, SettingsError
+from inspection.fleet.components.configuration import inspector_configuration
 from inspection.fleet.interface import Fleet
 from inspection.fleet.notify import check_topic
 from inspection.fleet.opening import open_fleet
@@ -70,6 +71,7 @@ def choose(settings: Settings, request: Request, run: Any) -> Choice:
     registry = open_registry(settings)
     # Before the fleet: it is the commonest slip, and the cheapest look.
     wanted = None if request.rollback else choose_approved(registry, line, request.model)
+    inspector_configuration(settings)
     fleet = open_fleet(settings)
     fleet.check([settings.fleet.canary_group, *settings.fleet.wave_groups])
     check_topic(settings.fleet)
