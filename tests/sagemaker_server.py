@@ -30,6 +30,7 @@ class SageMakerServer:
     Attributes:
         answer: gives the error that replaces the answer to (operation, parameters); None lets the request through.
         after: is called with (operation, parameters) when the request was carried out, before the answer goes out.
+        loses: whether the answer to (operation, parameters) is lost on its way, though the request was carried out.
         merges: an update keeps what it does not name, as the service does.
         asked: operations and parameters of all requests to SageMaker, in order.
         refused: what was wrong with requests that the service would not have taken.
@@ -44,6 +45,8 @@ class SageMakerServer:
         """Forget what the last test wanted."""
         self.answer: Callable[[str, dict[str, Any]], Answer] = lambda operation, parameters: None
         self.after: Callable[[str, dict[str, Any]], None] = lambda operation, parameters: None
+        self.loses: Callable[[str, dict[str, Any]], bool] = lambda operation, parameters: False
+        self._created: dict[str, list[bytes]] = {}  # answers by ClientToken: a repeated one creates nothing
         self.merges = True
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.refused: list[str] = []
@@ -70,10 +73,24 @@ class SageMakerServer:
         if operation == "UpdateModelPackage" and self.merges:
             parameters = _merged(parameters)
         body = json.dumps(parameters).encode()
-        answered = self._app(
-            environ | {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}, start_response
+        token = parameters.get("ClientToken", "")
+        if token in self._created:
+            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+            return self._created[token]
+        said: list[tuple[Any, ...]] = []
+        answered = list(
+            self._app(
+                environ | {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))},
+                lambda *status_and_headers: said.append(status_and_headers),
+            )
         )
+        if token and said[-1][0].startswith("200"):
+            self._created[token] = answered
         self.after(operation, parameters)
+        if self.loses(operation, parameters):
+            start_response("500 Internal Server Error", [("Content-Length", "0")])
+            return []
+        start_response(*said[-1])
         return answered
 
     def count(self, operation: str) -> int:

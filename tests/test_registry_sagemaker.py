@@ -749,11 +749,16 @@ class TestFaults:
         def lose(operation, parameters):
             if operation == "CreateModelPackage" and not lost:
                 lost.append(parameters["ClientToken"])
+                return True
+            return False
 
-        server.after = lose
-        open_one().register(package())
+        server.loses = lose
+        registry = open_one()
+        registry.register(package())
         created = [parameters for name, parameters in server.asked if name == "CreateModelPackage"]
-        assert [parameters["ClientToken"] for parameters in created] == lost
+        assert [parameters["ClientToken"] for parameters in created] == lost * 2
+        assert [version.version for version in registry.list("bottles")] == [1]
+        assert len([arn for arn in backend().model_packages if f":model-package/{prefix}-" in arn]) == 1
 
     @pytest.mark.parametrize("operation", ["CreateModelPackage", "UpdateModelPackage"])
     def test_a_conflict_with_another_change_is_repeated(self, server, registry, package, operation, monkeypatch):
