@@ -64,10 +64,12 @@ bench: setup ## Measure speed and memory against the peers (some minutes each)
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 .PHONY: lock
-lock: setup ## Resolve requirements.in into requirements.txt
+lock: setup ## Resolve requirements.in into requirements.txt, and the devices' requirements into edge/locks
 	@$(BIN)/uv pip compile requirements.in --python-version 3.11 --quiet --no-header --output-file .venv/lock.txt
 	@{ echo "-e ."; echo '# Locked from requirements.in by `make lock`; do not edit by hand.'; cat .venv/lock.txt; } > requirements.txt
+	@$(BIN)/python -m inspection.fleet.components.locks
 
 .PHONY: clean
 clean: ## Remove the environments (keeps data and models in .lineside)
+	@if [ -x $(BIN)/lineside ]; then $(BIN)/lineside fleet stop; fi
 	@rm -rf .venv .venv-edge .venv-edge-tflite .venv-peers* *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -180,8 +180,8 @@ class RegistrySettings:
     backend: Literal["local", "sagemaker"] = "local"  # objects under the line's storage, or SageMaker Model Registry
     prefix: Text = "lineside"  # sagemaker: the model package group of a line is <prefix>-<line>
     region: str = ""  # sagemaker: AWS region; "" = the environment's
-    kms_key: str = ""  # key (id, alias or ARN) that encrypts archives (sagemaker) and components (greengrass) in S3; "" = the
-    # bucket's default
+    kms_key: str = ""  # key (id, alias or ARN) that encrypts archives (sagemaker) and components (greengrass) in S3;
+    # "" = the bucket's default
     container_image: str = ""  # sagemaker: image URI of the inference specification, which SageMaker asks for
 
 
