@@ -17,8 +17,9 @@ from PIL import Image
 
 from edge.contract import InputContract
 from edge.detector import Detector, read_sizes
+from edge.digest import sha256_of
 from edge.memory import peak_rss_bytes
-from edge.package import Package, sha256_of
+from edge.package import Package
 from edge.preprocess import decode_file, finish
 
 SCHEMA = "1.0"

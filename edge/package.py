@@ -1,11 +1,11 @@
 """Opens a model package: a folder with the model, its contract, golden images and their digests."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edge.contract import Contract, parse_contract
 from edge.detector import Detector
+from edge.digest import sha256_of
 from edge.errors import ContractError, PackageError
 
 CONTRACT_FILE = "contract.json"
@@ -105,12 +105,3 @@ def _check_name(name: str, folder: Path) -> None:
     plain = path.parts and not path.is_absolute() and ".." not in path.parts and str(path) == name
     if not plain or "\\" in name or ":" in name or name == CONTRACT_FILE:
         raise PackageError(f"{folder}: {name!r} is no name for a file of a package; fetch the package again")
-
-
-def sha256_of(path: Path) -> str:
-    """Sha256 (hex) of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

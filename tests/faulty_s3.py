@@ -1,13 +1,12 @@
 """An S3 server on loopback whose answers a test may replace, and that counts what it was asked."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from wsgi_server import serve
 
 Answer = tuple[str, bytes] | None  # status and body instead of the server's own
 ERROR = '<?xml version="1.0"?><Error><Code>{code}</Code><Message>as the test wants</Message></Error>'
@@ -51,17 +50,9 @@ class FaultyS3:
 @contextmanager
 def serve_faulty_s3() -> Iterator[tuple[FaultyS3, str]]:
     """The server and its address."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = FaultyS3()
-    server = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield application, f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serve(application) as address:
+        yield application, address
 
 
 def error(status: str, code: str) -> Answer:

@@ -8,7 +8,6 @@ are those of another server (moto's), by the clients that are given.
 
 import hashlib
 import json
-import logging
 import re
 import threading
 import uuid
@@ -21,7 +20,7 @@ from greengrass_components import Components
 from greengrass_devices import DONE, CoreDevice, Execution, now
 from greengrass_failures import Failure, ServiceError, conflict, missing
 from rest_json import BadAnswerError, BadRequestError, RestJson
-from werkzeug.serving import make_server
+from wsgi_server import serve
 
 ACCOUNT = "123456789012"  # moto's
 _RESERVED = "aws:"
@@ -522,15 +521,7 @@ def serve_greengrass(region: str, s3: Any, iot: Any) -> Iterator[tuple[Greengras
         s3: client of a server that has the artifacts.
         iot: client of a server that has the thing groups.
     """
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     double = GreengrassDouble(region, s3, iot)
-    server = make_server("127.0.0.1", 0, double, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield double, f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serve(double) as address:
+        yield double, address
     assert not double.bad_answers

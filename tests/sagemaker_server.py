@@ -7,8 +7,6 @@ moto's way.
 
 import io
 import json
-import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +15,7 @@ import botocore.session
 from moto.sagemaker.models import SageMakerModelBackend, sagemaker_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from rest_json import shape_faults
-from werkzeug.serving import make_server
+from wsgi_server import serve
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 Answer = tuple[int, str, str] | None  # status, code and message of an error instead of the server's own answer
@@ -116,14 +114,6 @@ def _merged(parameters: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def serve_sagemaker() -> Iterator[tuple[SageMakerServer, str]]:
     """The server and its address."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = SageMakerServer()
-    server = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield application, f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serve(application) as address:
+        yield application, address

@@ -6,8 +6,9 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from edge.digest import sha256_of
 from edge.errors import EdgeError
-from edge.package import Package, open_package, sha256_of
+from edge.package import Package, open_package
 from inspection.errors import PackageError
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold

@@ -14,8 +14,9 @@ import numpy as np
 
 from edge import contract as contracts
 from edge.contract import Artifact, Calibration, Contract, InputContract, OperatingPoint
+from edge.digest import sha256_of
 from edge.errors import EdgeError
-from edge.package import CONTRACT_FILE, open_package, sha256_of
+from edge.package import CONTRACT_FILE, open_package
 from inspection.errors import ConversionError, PackageError
 from inspection.export.archive import archive_package, read_archive
 from inspection.export.device import run_edge

@@ -15,6 +15,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge.digest import sha256_of
 from inspection.errors import PackageError, RegistryError
 from inspection.registry.choosing import parse_number
 from inspection.registry.entries import Entry, dump_entry, dump_event
@@ -40,7 +41,7 @@ from inspection.registry.objects import (
     read_entries,
     read_versions,
 )
-from inspection.registry.references import check_reference, file_sha256
+from inspection.registry.references import check_reference
 from inspection.storage import ObjectExistsError, Storage
 
 ATTEMPTS = 1000  # each lost attempt means that another writer won one, so this many writers would have to be at it
@@ -158,7 +159,7 @@ class LocalRegistry:
                 f"{where}: the archive is missing; restore it, or train again and register a new version"
             )
         archive = self.storage.local_copy(entry.archive)
-        found = file_sha256(archive)
+        found = sha256_of(archive)
         if found != entry.archive_sha256:
             raise PackageError(
                 f"{where}: the archive was changed after it was registered: want sha256 {entry.archive_sha256}, "
@@ -219,7 +220,7 @@ class LocalRegistry:
         if package.card_html is not None:
             self.storage.write(card_key(package.archive_sha256), package.card_html)
         if self.storage.exists(key):
-            found = file_sha256(self.storage.local_copy(key))
+            found = sha256_of(self.storage.local_copy(key))
             if found == package.archive_sha256:
                 return key
             logger.warning("event=archive_replaced key=%s found_sha256=%s", key, found)

@@ -1,16 +1,8 @@
 """Checks a finished package before it is registered."""
 
-import hashlib
-from pathlib import Path
-
+from edge.digest import sha256_of
 from inspection.errors import PackageError, RegistryError
 from inspection.registry.interface import SHA256, PackageReference, check_line
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_reference(package: PackageReference) -> None:
@@ -31,7 +23,7 @@ def check_reference(package: PackageReference) -> None:
         )
     if not package.archive.is_file():
         raise PackageError(f"{package.archive}: want the package's archive, found no file; build the package again")
-    found = file_sha256(package.archive)
+    found = sha256_of(package.archive)
     if found != package.archive_sha256:
         raise PackageError(
             f"{package.archive}: the archive was changed after it was made: want sha256 {package.archive_sha256}, "

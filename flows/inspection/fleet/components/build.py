@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edge.digest import sha256_of
 from edge.errors import PackageError as DevicePackageError
 from edge.package import CONTRACT_FILE, Package, verify_package
 from inspection.errors import PackageError, RolloutError
@@ -22,7 +23,7 @@ from inspection.fleet.components.configuration import inspector_configuration, n
 from inspection.fleet.components.locks import EDGE
 from inspection.fleet.components.runtime import build_runtime
 from inspection.fleet.components.targets import targets_of
-from inspection.fleet.components.zips import disk_errors, sha256_of, write_zip
+from inspection.fleet.components.zips import disk_errors, write_zip
 from inspection.fleet.interface import MODEL_TAG
 from inspection.fleet.recipes import (
     SCRIPTS,

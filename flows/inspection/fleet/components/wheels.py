@@ -23,10 +23,11 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion
 
+from edge.digest import sha256_of
 from inspection.errors import RolloutError
 from inspection.fleet.components.locks import Pin
 from inspection.fleet.components.targets import Target
-from inspection.fleet.components.zips import disk_errors, sha256_of
+from inspection.fleet.components.zips import disk_errors
 
 SUMS = "SHA256SUMS"
 """In a folder of wheels: lines of `sha256sum *.whl` for wheels that the locks do not know, such as self-built ones."""

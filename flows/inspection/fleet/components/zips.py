@@ -69,12 +69,6 @@ def _write_entry(target: zipfile.ZipFile, name: str, content: Path | bytes) -> s
     return digest.hexdigest()
 
 
-def sha256_of(path: Path) -> str:
-    """Sha256 (hex) of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Say which path could not be written or read, and what to do."""

@@ -1,7 +1,6 @@
 """Where the zips of component versions lie in S3."""
 
 import base64
-import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -10,13 +9,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from edge.digest import sha256_of
 from inspection.errors import RolloutError
 from inspection.fleet.greengrass.clients import Clients
 from inspection.fleet.greengrass.errors import code_of, explained
 
 _log = logging.getLogger(__name__)
-
-_CHUNK = 1 << 20
 
 
 class ArtifactStore:
@@ -134,8 +132,4 @@ def _artifacts(recipe: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _sha256(path: Path) -> str:
     """As the service writes it: base64."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return base64.b64encode(digest.digest()).decode()
+    return base64.b64encode(bytes.fromhex(sha256_of(path))).decode()

@@ -7,8 +7,9 @@ import uuid
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from edge.digest import sha256_of
 from inspection.errors import RolloutError
-from inspection.fleet.local.cloud import Cloud, sha256_of
+from inspection.fleet.local.cloud import Cloud
 from inspection.fleet.local.documents import read_document, write_document
 from inspection.fleet.local.folders import DeviceFolder
 from inspection.fleet.local.recipe_reading import ComponentRecipe, read_recipe

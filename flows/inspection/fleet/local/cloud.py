@@ -8,7 +8,6 @@ A component version appears as a whole by one rename; of two that publish it at 
 """
 
 import errno
-import hashlib
 import logging
 import shutil
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.digest import sha256_of
 from inspection.errors import RolloutError
 from inspection.fleet.interface import ComponentVersion, PublishedVersion
 from inspection.fleet.local.documents import (
@@ -229,12 +229,6 @@ def version_order(version: str) -> tuple[tuple[int, ...], bool, str]:
     """Sorts versions by number; one with a suffix comes before the same without."""
     numbers, _, suffix = version.partition("-")
     return tuple(int(number) for number in numbers.split(".")), not suffix, suffix
-
-
-def sha256_of(path: Path) -> str:
-    """Sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(component: ComponentVersion) -> None:
