@@ -1,5 +1,6 @@
 """Rollouts on a fleet in memory: what goes where, what stops them, and what is left behind."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from fake_fleet import CHALLENGER, INSPECTOR, LINE, MODEL, OTHER, RUNTIME, FakeF
 
 from inspection.errors import RegistryError, RolloutError
 from inspection.fleet.interface import ComponentSetting, PublishedVersion
+from inspection.fleet.reports import health_key
 from inspection.fleet.rollout.opening import open_or_continue, request_abort
 from inspection.fleet.rollout.owners import Owner
 from inspection.fleet.rollout.planning import Release, make_plan
@@ -409,6 +411,30 @@ def test_a_first_model_that_gives_errors_is_taken_off_again() -> None:
     assert_at_once(outcome)
     assert outcome.serving is None
     assert MODEL not in plant.fleet.newest_deployment["canary"].components
+
+
+def test_a_new_inspector_does_not_pass_on_parts_that_the_one_before_inspected(plant: Plant) -> None:
+    """It comes up and serves the model, but sees no part: the camera's address in the new settings is wrong."""
+    device = plant.fleet.devices["device-1"]
+    begun = plant.fleet.now
+
+    def stop_seeing() -> None:
+        """The old one goes on for a while, since the deployment takes its time to arrive; the new one sees nothing."""
+        newest = plant.fleet.newest_deployment["canary"]
+        late = plant.fleet.now - begun < 120
+        device.online = not late or newest.components[INSPECTOR] != "1.1.0"
+        if late:
+            device.inspect()
+            plant.storage.write(health_key(LINE, device.thing), json.dumps(device.health(plant.fleet.now)).encode())
+        elif newest.components[INSPECTOR] == "1.1.0":
+            device.parts_per_tick = 0
+
+    plant.fleet.at.append(stop_seeing)
+    outcome = plant.open(version=6).run()
+    assert outcome.outcome == "rolled-back"
+    assert "0 of 20 parts" in outcome.reason
+    assert plant.registry.statuses[6] == "approved"  # the model served before, and does again
+    assert plant.fleet.newest_deployment["canary"].components[INSPECTOR] == "1.0.0"
 
 
 def test_a_new_inspector_that_fails_is_not_held_against_the_model(plant: Plant) -> None:

@@ -68,8 +68,13 @@ class Observer:
         statuses = self._fleet.status(stage.group)
         reports = read_reports(self._storage, plan.line, [status.thing for status in statuses])
         fresh = self._watch.fresh(reports, now)
+        arrived = {
+            status.thing for status in statuses if (status.deployment, status.state) == (deployment, "succeeded")
+        }
         for thing, report in self._watch.of_stage(reports).items():
             counts = counts_in(report, plan, stage.name)
+            if stage.name != "shadow" and thing in arrived:
+                self.tally.arrive(thing, counts)
             if counts:
                 self.tally.update(thing, counts)
             if not refuses_challenger(report, plan.digest):

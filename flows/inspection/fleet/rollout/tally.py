@@ -1,7 +1,8 @@
 """Adds up what devices counted during a stage, though a device may begin to count anew.
 
 Devices count from when a package first served them, so what a counter showed before the stage is taken off; and a
-counter that goes back (a new card, a device that was replaced) keeps what it had and counts on from there.
+counter that goes back (a new card, a device that was replaced) keeps what it had and counts on from there. What was
+counted until the stage's deployment had arrived is taken off too: it was the program before that counted it.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ class _Counter:
     carried: Counts = field(default_factory=dict)  # of counters that began anew since
     offset: Counts = field(default_factory=dict)  # what this one showed before the stage
     last: Counts = field(default_factory=dict)  # what it showed last
+    arrived: bool = False  # whether the stage's deployment was there when it began
 
     def counted(self) -> Counts:
         names = {*self.carried, *self.last}
@@ -34,7 +36,12 @@ class Tally:
 
     def __init__(self, kept: Mapping[str, Any] | None = None) -> None:
         self._counters = {
-            thing: _Counter(*(dict(part.get(name, {})) for name in ("carried", "offset", "last")))
+            thing: _Counter(
+                carried=dict(part.get("carried", {})),
+                offset=dict(part.get("offset", {})),
+                last=dict(part.get("last", {})),
+                arrived=part.get("arrived") is True,
+            )
             for thing, part in (kept or {}).items()
         }
 
@@ -42,11 +49,19 @@ class Tally:
         """Say what a device's counter shows before the stage; it does not count."""
         self._counters[thing] = _Counter(offset=dict(counts), last=dict(counts))
 
+    def arrive(self, thing: str, counts: Mapping[str, int]) -> None:
+        """Say what a device's counter shows when the stage's deployment is there; the first time, it counts from then.
+
+        Without it a new inspector would pass on parts that the one before inspected.
+        """
+        if not self._counters.setdefault(thing, _Counter()).arrived:
+            self._counters[thing] = _Counter(offset=dict(counts), last=dict(counts), arrived=True)
+
     def update(self, thing: str, counts: Mapping[str, int]) -> None:
         """Say what a device's counter shows now."""
         counter = self._counters.setdefault(thing, _Counter())
         if any(counts.get(name, 0) < shown for name, shown in counter.last.items()):
-            self._counters[thing] = counter = _Counter(carried=counter.counted())
+            self._counters[thing] = counter = _Counter(carried=counter.counted(), arrived=counter.arrived)
         counter.last = dict(counts)
 
     def of(self, thing: str) -> Counts:
@@ -70,6 +85,11 @@ class Tally:
     def to_document(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            thing: {"carried": counter.carried, "offset": counter.offset, "last": counter.last}
+            thing: {
+                "carried": counter.carried,
+                "offset": counter.offset,
+                "last": counter.last,
+                "arrived": counter.arrived,
+            }
             for thing, counter in sorted(self._counters.items())
         }
