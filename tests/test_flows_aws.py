@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -17,11 +18,14 @@ pytest_plugins = ["s3_server"]
 pytestmark = pytest.mark.slow
 
 FLOW = Path(__file__).parents[1] / "flows" / "train_flow.py"
+DEPLOY_FLOW = FLOW.with_name("deploy_flow.py")
 
 
-def run_flow(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run_flow(
+    folder: Path, *arguments: str, flow: Path = FLOW, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, str(FLOW), *arguments],
+        [sys.executable, str(flow), *arguments],
         capture_output=True,
         text=True,
         timeout=600,
@@ -74,14 +78,16 @@ def batch_queue(s3: str) -> str:
     return queue["jobQueueName"]
 
 
-def test_the_flow_becomes_a_state_machine_of_batch_jobs(s3: str, batch_queue: str, tmp_path: Path) -> None:
+def make_state_machine(s3: str, batch_queue: str, folder: Path, flow: Path) -> dict[str, Any]:
+    """The states of a flow's state machine."""
     done = run_flow(
-        tmp_path,
+        folder,
         "--datastore",
         "s3",
         "step-functions",
         "create",
         "--only-json",
+        flow=flow,
         METAFLOW_DATASTORE_SYSROOT_S3=f"s3://{s3}/metaflow",
         METAFLOW_S3_ENDPOINT_URL=os.environ["AWS_ENDPOINT_URL"],
         METAFLOW_BATCH_JOB_QUEUE=batch_queue,
@@ -91,7 +97,19 @@ def test_the_flow_becomes_a_state_machine_of_batch_jobs(s3: str, batch_queue: st
         METAFLOW_SFN_DYNAMO_DB_TABLE="metaflow",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    states = json.loads(done.stdout[done.stdout.index("{") :])["States"]
+    states: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["States"]
+    return states
+
+
+def test_the_train_flow_becomes_a_state_machine_of_batch_jobs(s3: str, batch_queue: str, tmp_path: Path) -> None:
+    states = make_state_machine(s3, batch_queue, tmp_path, FLOW)
     assert {"start", "train", "export", "decide", "evaluate", "register", "end"} <= set(states)
     assert states["train"]["Resource"].startswith("arn:aws:states:::batch:submitJob")
     assert states["train"]["Retry"][0]["MaxAttempts"] >= 3
+
+
+def test_the_deploy_flow_becomes_a_state_machine_of_batch_jobs(s3: str, batch_queue: str, tmp_path: Path) -> None:
+    states = make_state_machine(s3, batch_queue, tmp_path, DEPLOY_FLOW)
+    assert {"start", "publish", "canary", "fleet", "end"} <= set(states)
+    assert states["canary"]["Resource"].startswith("arn:aws:states:::batch:submitJob")
+    assert states["canary"]["Retry"][0]["MaxAttempts"] >= 3
