@@ -137,7 +137,9 @@ def test_a_model_that_is_taken_back_ends_the_run_in_red_with_its_reason_and_card
     line.rig.register("other")
     status, said = line.run("run", "--run-id-file", str(line.folder / "run-id"))
     assert status != 0
-    assert "error: RolloutError: line tiny: model 3 was not deployed (rolled-back): shadow: the challenger" in said, said
+    assert "error: RolloutError: line tiny: model 3 was not deployed (rolled-back): shadow: the challenger" in said, (
+        said
+    )
     assert "This failed task will not be retried" in said
     assert line.models() == [1, 1, 1]
     assert line.rig.registry.get(LINE, 3).status == "rolled-back"
