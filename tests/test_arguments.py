@@ -82,6 +82,7 @@ def test_a_named_user_stays_who_they_are(monkeypatch) -> None:
         (["run", "--drop-bad-images", "--data", "x"], ["run", "--drop-bad-images", "True", "--data", "x"]),
         (["run", "--drop-bad-images", "false"], ["run", "--drop-bad-images", "false"]),
         (["run", "--group-near-duplicates"], ["run", "--group-near-duplicates", "True"]),
+        (["run", "--rollback", "--by", "ann"], ["run", "--rollback", "True", "--by", "ann"]),
         (["run", "--map", "s3://b/x=./my images"], ["run", "--map", "s3://b/x=./my images"]),
         (["run", "--map", "a=b", "--data", "x", "--map=c=d"], ["run", "--data", "x", "--map", "a=b;c=d"]),
         (["run", "--map"], ["run", "--map"]),

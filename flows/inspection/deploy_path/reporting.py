@@ -21,6 +21,7 @@ from inspection.storage import open_storage
 log = logging.getLogger(__name__)
 
 REFRESH_S = 2.0  # between two drawings of the card
+SPEAK_S = 30.0  # between two lines in the log while nothing ends
 PICTURES_S = 20.0  # between two searches for pictures of disagreements
 SILENT_OUTCOMES = ("unchanged",)  # nobody is told that nothing happened
 
@@ -56,13 +57,16 @@ class _Watching:
         self._overview: dict[str, DeviceOverview] = {}
         self._seen: dict[str, DeviceView] = {}
         self._pictures: Disagreements | None = None
-        self._drawn_s = self._searched_s = float("-inf")
+        self._drawn_s = self._searched_s = self._spoke_s = float("-inf")
         self._stage = ""
 
     def show(self, view: View) -> None:
         """Draw the card anew, not too often; tell the outcome when there is one."""
         self._seen |= {device.thing: device for device in view.devices}
         now_s = time.monotonic()
+        if view.end is None and now_s - self._spoke_s >= SPEAK_S:
+            self._spoke_s = now_s
+            _speak(view)
         if view.end is None and view.stage == self._stage and now_s - self._drawn_s < REFRESH_S:
             return
         if view.end is not None or not self._overview:
@@ -113,6 +117,23 @@ class _Watching:
         except StorageError as error:  # the rollout does not hang on its pictures
             log.warning("event=pictures_not_found error=%r", str(error))
             return self._pictures.found
+
+
+def _speak(view: View) -> None:
+    """One line on how far the stage is, for who watches a terminal and not the card."""
+    compared = view.comparison
+    parts = "" if compared is None else f" parts={compared.parts}/{compared.wanted}"
+    waits = "; ".join(f"{device.thing}: {device.message}" for device in view.devices if device.message)
+    log.info(
+        "event=waiting line=%s rollout=%d stage=%r devices=%d/%d%s for=%r",
+        view.plan.line,
+        view.number,
+        view.stage,
+        sum(device.done for device in view.devices),
+        len(view.devices),
+        parts,
+        waits[:300],
+    )
 
 
 def tell(settings: Settings, view: View) -> Sent | None:
