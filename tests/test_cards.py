@@ -1,4 +1,3 @@
-import base64
 import dataclasses
 import io
 from pathlib import Path
@@ -6,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from card_reading import base64_of, make_picture, pictures_of, text_of
 from metaflow.cards import Image as CardImage
-from metaflow.cards import Markdown, Table
+from metaflow.cards import Table
 from PIL import Image
 
 from inspection.cards import dataset as dataset_card
@@ -30,39 +30,6 @@ from inspection.export.parity import GateError, ParityGate
 from inspection.model.progress import Epoch, Progress
 from inspection.model.selection import Difference, RecipeChoice
 from inspection.settings import ExportSettings, OperatingPointSettings
-
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def flatten(components: Any) -> list[Any]:
-    """All components, those inside of tables too."""
-    found = []
-    for one in components:
-        found.append(one)
-        if isinstance(one, Table):
-            found += flatten(cell for row in one._data for cell in row)
-    return found
-
-
-def text_of(components: Any) -> str:
-    """All text of a card, table headers too."""
-    texts = []
-    for one in flatten(components):
-        if isinstance(one, Markdown):
-            texts.append(one._text)
-        if isinstance(one, Table):
-            texts.append(" | ".join(one._headers))
-        if isinstance(one, CardImage) and one._label:
-            texts.append(one._label)
-    return "\n".join(texts)
-
-
-def pictures_of(components: Any) -> list[CardImage]:
-    return [one for one in flatten(components) if isinstance(one, CardImage)]
-
-
-def make_picture(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 255, (32, 32, 3)).astype(np.uint8)
 
 
 def judge(
@@ -194,12 +161,6 @@ def test_every_picture_of_the_report_is_a_png_with_something_in_it(components: l
         with Image.open(io.BytesIO(base64_of(picture.render()["src"]))) as opened:
             assert min(opened.size) > 100
             assert np.asarray(opened.convert("L")).std() > 5
-
-
-def base64_of(source: str) -> bytes:
-    data = base64.b64decode(source.split(",", 1)[1])
-    assert data.startswith(PNG)
-    return data
 
 
 def test_worst_mistakes_are_shown_as_pictures_with_score_label_and_file(

@@ -4,8 +4,8 @@ import io
 from typing import Any
 
 import numpy as np
+from card_reading import base64_of, make_picture, pictures_of, text_of
 from PIL import Image
-from test_cards import base64_of, make_picture, pictures_of, text_of
 
 from inspection.cards.deploy import rollout_components
 from inspection.deploy_path.view import (

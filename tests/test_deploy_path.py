@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import Deploying, broken_inspector, flow_run, plant
-from local_fleet import LINE, NAMES, Rig, register, wait_until
-from test_cards import pictures_of, text_of
+from card_reading import pictures_of, text_of
+from deploying import Deploying, broken_inspector, flow_run, plant, quick_build
+from local_fleet import LINE, NAMES, Rig, fleet_of, register, wait_until
 
 from inspection.deploy_path import choosing, publishing
+from inspection.deploy_path.rolling import _open
 from inspection.errors import RegistryError, RolloutError, SettingsError
+from inspection.fleet.local import devices
 from inspection.fleet.overview import look_over
 from inspection.fleet.rollout.record import rollout_numbers
 from inspection.registry.interface import ModelVersion
@@ -158,10 +160,6 @@ class TestRefusals:
     @pytest.fixture
     def quiet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """A line whose devices do not run."""
-        from local_fleet import fleet_of
-
-        from inspection.fleet.local import devices
-
         monkeypatch.setattr(devices, "start", lambda settings, things=(): ())
         with fleet_of(tmp_path, start=False) as rig:
             yield Deploying(rig.settings), rig
@@ -216,8 +214,6 @@ class TestRefusals:
             deploying.choose(rollback=True)
 
     def test_a_component_version_that_is_taken_is_refused(self, quiet, monkeypatch: pytest.MonkeyPatch) -> None:
-        from deploying import quick_build
-
         deploying, rig = quiet
         rig.register("good")
         monkeypatch.setattr(publishing, "build_components", quick_build)
@@ -233,10 +229,6 @@ class TestRefusals:
     def test_the_second_of_two_runs_is_refused_until_the_first_is_gone(
         self, quiet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from deploying import quick_build
-
-        from inspection.deploy_path.rolling import _open
-
         deploying, rig = quiet
         rig.register("good", "float")
         monkeypatch.setattr(publishing, "build_components", quick_build)

@@ -12,11 +12,11 @@ from typing import Any
 
 import boto3
 import pytest
+from card_reading import text_of
 from deploying import Deploying, quick_build
 from greengrass_bench import REGION, GreengrassBench
 from local_fleet import LINE, NAMES, register
 from sagemaker_server import serve_sagemaker
-from test_cards import text_of
 
 from inspection.deploy_path import publishing
 from inspection.errors import InspectionError, RolloutError

@@ -6,6 +6,7 @@ that a card is one file that opens without a network.
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +16,9 @@ from metaflow.cards import Image as CardImage
 from metaflow.cards import Markdown, Table
 from PIL import Image
 
-from inspection.decision.bounds import Rate
-from inspection.decision.ranking import Estimate
+if TYPE_CHECKING:  # they take seconds to import, which every step with a card would wait for
+    from inspection.decision.bounds import Rate
+    from inspection.decision.ranking import Estimate
 
 # Source: Okabe and Ito (2008), "Color universal design".
 GOOD = "#0072B2"  # blue
@@ -82,24 +84,24 @@ def make_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Tabl
     )
 
 
-def show_rate(rate: Rate) -> str:
+def show_rate(rate: "Rate") -> str:
     """A measured rate as text: 3 of 45 = 6.7% (1.4% to 18.3%)."""
     if rate.total == 0:
         return "no images"
     return f"{show_count(rate)} = **{100 * rate.rate:.1f}%** ({100 * rate.low:.1f}% to {100 * rate.high:.1f}%)"
 
 
-def show_count(rate: Rate) -> str:
+def show_count(rate: "Rate") -> str:
     """A count as text: 3 of 45."""
     return f"{rate.count} of {rate.total}"
 
 
-def show_estimate(estimate: Estimate) -> str:
+def show_estimate(estimate: "Estimate") -> str:
     """A figure with its interval as text."""
     return f"**{estimate.value:.3f}** ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def show_amount(estimate: Estimate) -> str:
+def show_amount(estimate: "Estimate") -> str:
     """A number of parts with its interval as text: 0.25 (0.03 to 1.2), 877 (737 to 958)."""
 
     def show(value: float) -> str:
