@@ -250,6 +250,24 @@ class TestRefusals:
         assert (undo.withdrawn, undo.version, undo.back) == (2, None, True)
         assert rollout_numbers(rig.storage, LINE) == (1,)
 
+    def test_a_model_that_was_withdrawn_since_it_was_chosen_begins_no_rollout(
+        self, quiet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from deploying import quick_build
+
+        from inspection.deploy_path.rolling import _open
+
+        deploying, rig = quiet
+        rig.register("good", "float")
+        monkeypatch.setattr(publishing, "build_components", quick_build)
+        choice = deploying.choose()
+        published = publishing.publish(deploying.settings, choice)
+        assert published is not None
+        rig.registry.roll_back(LINE, 2, "bob", "false alarms")
+        with pytest.raises(RegistryError, match=r"version 2: want an approved model, found it rolled-back .by bob"):
+            _open(deploying.settings, choice, published, flow_run(1), lambda view: None)
+        assert rollout_numbers(rig.storage, LINE) == ()
+
     def test_a_withdrawn_model_that_still_serves_is_left_at_once(self, quiet) -> None:
         deploying, rig = quiet
         rig.register("good", "float")

@@ -104,7 +104,7 @@ class Plant:
         found = {thing: device.serving for thing, device in sorted(self.fleet.devices.items())}
         return {thing: None if digest is None else str(int(digest, 16)) for thing, digest in found.items()}
 
-    def back(self, run: str = "DeployFlow/9") -> Outcome:
+    def back(self, run: str = "DeployFlow/9", to: int | None = None) -> Outcome:
         return roll_back_to_previous(
             self.fleet,
             self.storage,
@@ -118,6 +118,7 @@ class Plant:
             why="complaints",
             clock=self.fleet.clock,
             sleep=self.fleet.sleep,
+            to=to,
         )
 
 
@@ -542,6 +543,32 @@ def test_going_back_brings_the_approved_model_before_to_all_groups_at_once(plant
     assert plant.registry.statuses == {5: "approved", 6: "approved", 7: "rolled-back"}
     assert plant.registry.reasons[7] == "rolled back by ann: complaints"
     assert plant.back().serving == 6, "the same run goes one step back, however often it is retried"
+
+
+def test_going_back_to_a_named_model_passes_over_those_between(plant: Plant) -> None:
+    assert plant.deploy().outcome == "deployed"
+    plant.fleet.published = {MODEL: {}}
+    for version in ("5.0.0", "6.0.0", "7.0.0"):
+        publish(plant, version)
+    assert plant.back(to=5).serving == 5
+    assert plant.models() == {"device-1": "5", "device-2": "5", "device-3": "5"}
+
+
+def test_going_back_to_a_model_that_serves_by_now_changes_nothing(plant: Plant) -> None:
+    """Another run went back meanwhile: one step is enough."""
+    with pytest.raises(RolloutError, match=r"want model 6, approved, before 6, which serves, .* found 5 approved"):
+        plant.back(to=6)
+    assert plant.fleet.made == []
+
+
+def test_a_run_whose_rollout_another_one_undid_does_not_begin_it_again(plant: Plant) -> None:
+    assert plant.open(run="DeployFlow/1").shadow().outcome == "open"
+    plant.fleet.now += 3600
+    assert plant.back(run="DeployFlow/2").outcome == "rolled-back"
+    made = len(plant.fleet.made)
+    assert plant.deploy(run="DeployFlow/1").outcome == "rolled-back"  # a retry, or a resume
+    assert plant.registry.statuses[7] == "rolled-back"
+    assert len(plant.fleet.made) == made
 
 
 def test_going_back_without_an_earlier_approved_model_changes_nothing(plant: Plant) -> None:

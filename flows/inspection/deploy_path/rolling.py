@@ -12,11 +12,13 @@ from inspection.errors import InspectionError, RolloutError
 from inspection.fleet.opening import open_fleet
 from inspection.fleet.recipes import component_names
 from inspection.fleet.rollout.opening import open_or_continue
+from inspection.fleet.rollout.plan import RolloutPlan
 from inspection.fleet.rollout.planning import make_plan
 from inspection.fleet.rollout.record import latest_record
 from inspection.fleet.rollout.returning import roll_back_to_previous
 from inspection.fleet.rollout.rollout import Rollout
 from inspection.fleet.rollout.timeline import OnChange, Outcome
+from inspection.registry.choosing import choose_approved
 from inspection.registry.interface import Registry
 from inspection.registry.opening import open_registry
 from inspection.settings import Settings
@@ -72,12 +74,18 @@ def contract_digests(registry: Registry, line: str) -> Callable[[int], str]:
 
 def _open(settings: Settings, choice: Choice, published: Published, run: Any, show: OnChange) -> Rollout:
     storage, fleet, registry = open_storage(settings.storage_root), open_fleet(settings), open_registry(settings)
+
+    def make_new_plan() -> RolloutPlan:
+        # A run that is resumed chose its model long ago: what was withdrawn since must not come back by it.
+        choose_approved(registry, choice.line, str(published.release.model_version))
+        return make_plan(fleet, settings, published.release, contract_digests(registry, choice.line))
+
     record = open_or_continue(
         storage,
         choice.line,
         published.release.model_version,
         owner_of(run),
-        lambda: make_plan(fleet, settings, published.release, contract_digests(registry, choice.line)),
+        make_new_plan,
         settings.fleet.poll_seconds,
     )
     return Rollout(fleet, storage, settings, record, registry, by=choice.by, on_change=show)
@@ -97,6 +105,7 @@ def _go_back(settings: Settings, choice: Choice, run: Any, show: OnChange) -> Ou
         contract_digests(registry, choice.line),
         by=choice.by,
         why=choice.why or "no reason given",
+        to=choice.version,
         on_change=show,
     )
 

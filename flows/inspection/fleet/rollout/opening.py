@@ -42,8 +42,10 @@ def open_or_continue(
         if latest is not None:
             owners = latest.owners()
             if latest.end() is not None:
-                if owners and owners[-1][0].belongs_to(owner) and latest.plan.model_version == model_version:
-                    return _reader(latest, len(owners))  # a step of the same run, after the end
+                # A step of a run that had it, after the end, also when another one ended it meanwhile.
+                had_it = any(one.belongs_to(owner) for one, _ in owners)
+                if had_it and latest.plan.model_version == model_version:
+                    return _reader(latest, len(owners))
             else:
                 check_free(latest, owner, poll_s, clock())
                 check_goal(latest, model_version, owner)

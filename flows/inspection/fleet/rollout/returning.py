@@ -33,6 +33,7 @@ def roll_back_to_previous(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     on_change: OnChange | None = None,
+    to: int | None = None,
 ) -> Outcome:
     """Go back: undo the rollout that is open and has nobody at it, or else deploy the approved model before.
 
@@ -52,6 +53,7 @@ def roll_back_to_previous(
         clock: gives the unix time.
         sleep: waits so many seconds.
         on_change: called after every look.
+        to: registry version to go back to, when no rollout is open; None: the newest approved one below what serves.
 
     Raises:
         RolloutError: a rollout is running, there is no model to go back to, or the fleet cannot be changed.
@@ -65,7 +67,7 @@ def roll_back_to_previous(
         latest = latest_record(storage, settings.line.name, clock)
         if latest is not None and latest.end() is not None:
             owners = latest.owners()
-            if owners and owners[-1][0].belongs_to(owner):
+            if any(one.belongs_to(owner) for one, _ in owners):
                 return outcome_of(latest)  # a retry of this run: one step back is enough
         elif latest is not None:
             seen = len(latest.owners())
@@ -74,7 +76,7 @@ def roll_back_to_previous(
                 latest.beat()
                 return rollout(latest).roll_back(reason, "went-back" if latest.plan.kind == "back" else "rolled-back")
             continue
-        plan = _plan_back(fleet, settings, registry, model, challenger, contract_digest)
+        plan = _plan_back(fleet, settings, registry, model, challenger, contract_digest, to)
         record = create_record(storage, plan, 1 if latest is None else latest.number + 1, clock)
         if record is not None and record.own(owner, 0):
             record.beat()
@@ -89,6 +91,7 @@ def _plan_back(
     model: str,
     challenger: str,
     contract_digest: Callable[[int], str],
+    to: int | None,
 ) -> RolloutPlan:
     options, line = settings.fleet, settings.line.name
     groups = (options.canary_group, *options.wave_groups)
@@ -97,7 +100,7 @@ def _plan_back(
     serving = max((version for version in deployed if version is not None), default=None)
     if serving is None:
         raise RolloutError(f"line {line}: want a deployed model to go back from, found none in {', '.join(groups)}")
-    previous = _previous(registry, line, serving)
+    previous = _previous(registry, line, serving, to)
     versions = [found.version for found in fleet.versions(model) if found.version.startswith(f"{previous.version}.0.")]
     if not versions:
         raise RolloutError(
@@ -125,11 +128,13 @@ def _plan_back(
     )
 
 
-def _previous(registry: Registry, line: str, serving: int) -> ModelVersion:
+def _previous(registry: Registry, line: str, serving: int, to: int | None) -> ModelVersion:
     before = [found for found in registry.list(line) if found.version < serving and found.status == "approved"]
-    if not before:
+    chosen = [found for found in before if to in (None, found.version)]
+    if not chosen:
         raise RolloutError(
-            f"line {line}: want an approved model before {serving} to go back to, found none; see "
-            f"`lineside registry list {line}`, and approve one that is good"
+            f"line {line}: want {'an approved model' if to is None else f'model {to}, approved,'} before {serving}, "
+            f"which serves, to go back to, found {', '.join(str(found.version) for found in before) or 'none'} approved; see "
+            f"`lineside registry list {line}` and `lineside fleet status`, then start a new run"
         )
-    return before[-1]
+    return chosen[-1]
