@@ -132,9 +132,10 @@ def _previous(registry: Registry, line: str, serving: int, to: int | None) -> Mo
     before = [found for found in registry.list(line) if found.version < serving and found.status == "approved"]
     chosen = [found for found in before if to in (None, found.version)]
     if not chosen:
+        wanted = "an approved model" if to is None else f"model {to}, approved,"
+        found = ", ".join(str(one.version) for one in before) or "none"
         raise RolloutError(
-            f"line {line}: want {'an approved model' if to is None else f'model {to}, approved,'} before {serving}, "
-            f"which serves, to go back to, found {', '.join(str(found.version) for found in before) or 'none'} approved; see "
+            f"line {line}: want {wanted} before {serving}, which serves, to go back to, found {found} approved; see "
             f"`lineside registry list {line}` and `lineside fleet status`, then start a new run"
         )
     return chosen[-1]
