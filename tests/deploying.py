@@ -14,6 +14,7 @@ from local_fleet import GOOD, Rig, fleet_of, picture, ready_runtime
 from inspection.deploy_path import choosing, publishing, reporting, rolling
 from inspection.fleet.components import build
 from inspection.fleet.local import devices
+from inspection.fleet.rollout import rollout
 from inspection.fleet.rollout.timeline import Outcome
 from inspection.settings import Settings
 
@@ -105,6 +106,7 @@ def plant(folder: Path, monkeypatch: pytest.MonkeyPatch, *kinds: str, **fleet: A
         # Their nuclei run in this process; the flow would start them anew.
         monkeypatch.setattr(devices, "start", lambda settings, things=(): ())
         monkeypatch.setattr(publishing, "build_components", quick_build)
+        monkeypatch.setattr(rollout, "GRACE_S", 1.0)
         rig.register(*kinds)
         yield Deploying(rig.settings), rig
 
