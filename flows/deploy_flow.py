@@ -116,7 +116,7 @@ class DeployFlow(FlowSpec):
 
         self.summary = reporting.summarise(self.settings(), self.choice, self.outcome, current.run_id)
         print(self.summary)
-        reporting.refuse_unless_deployed(self.outcome)
+        reporting.refuse_unless_deployed(self.choice, self.outcome)
 
 
 if __name__ == "__main__":

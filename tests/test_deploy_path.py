@@ -1,6 +1,7 @@
 """What the deploy flow's steps do, on devices that run the real inspector: in order, and when something is wrong."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from card_reading import pictures_of, text_of
 from deploying import Deploying, broken_inspector, flow_run, plant, quick_build
 from local_fleet import LINE, NAMES, Rig, fleet_of, register, wait_until
 
-from inspection.deploy_path import choosing, publishing
+from inspection.deploy_path import choosing, publishing, reporting
 from inspection.deploy_path.rolling import _open
 from inspection.errors import RegistryError, RolloutError, SettingsError
 from inspection.fleet.local import devices
 from inspection.fleet.overview import look_over
 from inspection.fleet.rollout.record import rollout_numbers
+from inspection.fleet.rollout.timeline import Outcome
 from inspection.registry.interface import ModelVersion
 from inspection.settings import parse_settings
 
@@ -283,3 +285,13 @@ def test_who_runs_a_rollout_is_the_run_and_what_it_resumes() -> None:
     resumed = choosing.owner_of(flow_run(2, origin=1))
     assert resumed.belongs_to(choosing.owner_of(flow_run(1)))
     assert not resumed.belongs_to(choosing.owner_of(flow_run(3)))
+
+
+@pytest.mark.parametrize(("back", "outcome", "red"), [(False, "rolled-back", True), (True, "rolled-back", False)])
+def test_a_run_is_red_when_its_model_was_taken_back_unless_that_was_asked_for(
+    back: bool, outcome: str, red: bool
+) -> None:
+    choice = choosing.Choice(LINE, 7, "ab" * 32, back, None, "ann", "complaints")
+    ended = Outcome(outcome, "why", LINE, 3, 7, 6, (), None)
+    with pytest.raises(RolloutError, match="model 7 was not deployed") if red else nullcontext():
+        reporting.refuse_unless_deployed(choice, ended)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fake_fleet import CHALLENGER, INSPECTOR, LINE, MODEL, OTHER, RUNTIME, FakeFleet, MemoryStorage, digest_of, give
 
+from inspection.deploy_path.seeing import advice, headline
 from inspection.errors import RegistryError, RolloutError
 from inspection.fleet.interface import ComponentSetting, PublishedVersion
 from inspection.fleet.reports import health_key
@@ -444,6 +445,11 @@ def test_a_new_inspector_that_fails_is_not_held_against_the_model(plant: Plant) 
     assert outcome.outcome == "rolled-back"
     assert plant.registry.statuses[6] == "approved"
     assert plant.fleet.newest_deployment["canary"].components[INSPECTOR] == "1.0.0"
+    view = plant.views[-1]
+    assert headline(view).startswith("What was new around model 6 was taken back, and what was there before serves")
+    told = " ".join(advice(view))
+    assert "not to blame" in told
+    assert "registry approve" not in told
 
 
 def test_a_deployment_of_somebody_else_to_the_group_ends_the_rollout(plant: Plant) -> None:

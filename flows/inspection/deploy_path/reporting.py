@@ -197,13 +197,13 @@ def summarise(settings: Settings, choice: Choice, outcome: Outcome, run_id: str)
     return "\n".join(f"{name:<10}| {text}" for name, text in table)  # Metaflow strips spaces before a line
 
 
-def refuse_unless_deployed(outcome: Outcome) -> None:
-    """End a run in red whose model was taken back.
+def refuse_unless_deployed(choice: Choice, outcome: Outcome) -> None:
+    """End a run in red whose model was taken back, unless that is what was asked for.
 
     Raises:
         RolloutError: it was.
     """
-    if not outcome.good:
+    if not outcome.good and not (choice.back and outcome.ended):
         raise RolloutError(
             f"line {outcome.line}: model {outcome.model_version} was not deployed ({outcome.outcome}): "
             f"{outcome.reason}; the card of step fleet shows why"

@@ -103,6 +103,8 @@ def headline(view: View) -> str:
     touched = {event.details["group"] for event in view.events if event.what == "deploying"}
     whole = set(plan.groups) <= touched
     rest = "" if whole else "; the rest of the fleet was never touched"
+    if not plan.replaces and end.outcome in ("rolled-back", "aborted"):
+        return f"What was new around {model} was taken back, and what was there before serves{rest}{behind}"
     return {
         "deployed": f"{model.capitalize()} serves on the whole fleet",
         "unchanged": f"Every device has {model} already: nothing was changed",
@@ -119,6 +121,13 @@ def advice(view: View) -> list[str]:
     if end is None:
         return [f"nothing; to stop and undo it: `lineside fleet abort {plan.line} --by NAME --why REASON`"]
     away = [f"see to {device}" for device in end.details.get("not_there", ())]
+    if not plan.replaces and end.outcome in ("rolled-back", "aborted"):
+        return [
+            *away,
+            f"model {plan.model_version} is not to blame and stays approved: only the program or its settings were new; "
+            "see the reason above and [fleet.inspector] in the line's settings",
+            "mend that before the next deployment, which otherwise tries the same again",
+        ]
     if end.outcome in ("rolled-back", "aborted"):
         return [
             *away,

@@ -117,7 +117,8 @@ def check_free(record: RolloutRecord, owner: Owner, poll_s: float, now: float) -
     raise RolloutError(
         f"line {record.line}: {owners[-1][0]} has been deploying model {record.plan.model_version} since "
         f"{_moment(record.started_at())} (rollout {record.number}, last sign of life {max(0, now - beat):.0f} s ago); "
-        f"wait until it has ended, or stop and undo it with `lineside fleet abort {record.line}`"
+        f"wait until it has ended, or stop and undo it with "
+        f"`lineside fleet abort {record.line} --why REASON`"
     )
 
 

@@ -90,7 +90,7 @@ def sentence(event: Event) -> str:
     texts = {
         "started": "started",
         "deploying": f"deploying to group {details.get('group', '')}",
-        "deployed": f"deployment {str(details.get('id', ''))[:8]} made for group {details.get('group', '')}",
+        "deployed": f"deployment {details.get('id', '')} made for group {details.get('group', '')}",
         "passed": f"passed: {details.get('reason', '')}",
         "rolling-back": f"going back: {details.get('reason', '')}",
         "restored": f"group {details.get('group', '')} gets back what it had",
