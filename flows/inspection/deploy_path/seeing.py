@@ -124,8 +124,8 @@ def advice(view: View) -> list[str]:
     if not plan.replaces and end.outcome in ("rolled-back", "aborted"):
         return [
             *away,
-            f"model {plan.model_version} is not to blame and stays approved: only the program or its settings were new; "
-            "see the reason above and [fleet.inspector] in the line's settings",
+            f"model {plan.model_version} is not to blame and stays approved: only the program or its settings were "
+            "new; see the reason above and [fleet.inspector] in the line's settings",
             "mend that before the next deployment, which otherwise tries the same again",
         ]
     if end.outcome in ("rolled-back", "aborted"):
