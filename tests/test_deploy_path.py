@@ -252,6 +252,21 @@ class TestRefusals:
         assert (undo.withdrawn, undo.version, undo.back) == (2, None, True)
         assert rollout_numbers(rig.storage, LINE) == (1,)
 
+    def test_what_is_half_undone_is_finished_by_the_next_run(self, quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+        deploying, rig = quiet
+        rig.register("good", "float")
+        monkeypatch.setattr(publishing, "build_components", quick_build)
+        rig.fleet.deploy("canary", rig.wanted(rig.publish(1)), "before")
+        choice = deploying.choose()
+        published = publishing.publish(deploying.settings, choice)
+        assert published is not None
+        rollout = _open(deploying.settings, choice, published, flow_run(1), lambda view: None)
+        rollout.record.add("back", "rolling-back", reason="it rejects more", outcome="rolled-back")
+        rig.registry.roll_back(LINE, 2, "deploy flow", "it rejects more")
+        monkeypatch.setattr(type(rollout.record), "last_beat", lambda self: 0.0)  # killed here
+        found = deploying.choose(number=2)  # as on a schedule
+        assert (found.version, found.withdrawn, found.back) == (1, 2, True)
+
     def test_a_model_that_was_withdrawn_since_it_was_chosen_begins_no_rollout(
         self, quiet, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -77,6 +77,8 @@ def choose(settings: Settings, request: Request, run: Any) -> Choice:
     check_topic(settings.fleet)
     undone = open_rollout(settings, owner_of(run), wanted.version if wanted is not None else None)
     serving = serving_model(fleet, settings)
+    if wanted is not None and undone is not None and goes_back_to(undone, wanted.version):
+        wanted = None  # what is half undone is finished: that brings the version that is wanted
     if wanted is not None:
         # What was withdrawn is nothing to compare with, and must not serve a minute longer than needed.
         back = serving is not None and serving > wanted.version and not _is_approved(registry, line, serving)
@@ -91,7 +93,11 @@ def choose(settings: Settings, request: Request, run: Any) -> Choice:
             request.why,
         )
     elif undone is not None:
-        choice = Choice(line, undone.plan.champion, "", True, undone.plan.model_version, request.by, request.why)
+        plan = undone.plan
+        after, gone = (
+            (plan.champion, plan.model_version) if plan.kind == "forward" else (plan.model_version, plan.champion)
+        )
+        choice = Choice(line, after, "", True, gone, request.by, request.why)
     else:
         withdrawn, before = version_before(registry, line, serving)
         choice = Choice(line, before.version, "", True, withdrawn, request.by, request.why)
@@ -136,9 +142,24 @@ def open_rollout(settings: Settings, owner: Owner, version: int | None) -> Rollo
     if latest is None or latest.end() is not None:
         return None
     check_free(latest, owner, settings.fleet.poll_seconds, time.time())
-    if version is not None:
+    if version is not None and not goes_back_to(latest, version):
         check_goal(latest, version, owner)
     return latest
+
+
+def goes_back_to(record: RolloutRecord, version: int) -> bool:
+    """Whether an open rollout was decided to go back, and this version serves when it has.
+
+    Args:
+        record: of the rollout.
+        version: of the registry.
+    """
+    plan = record.plan
+    if plan.kind == "back":
+        return plan.model_version == version
+    return plan.champion == version != plan.model_version and any(
+        event.what == "rolling-back" for event in record.events()
+    )
 
 
 def serving_model(fleet: Fleet, settings: Settings) -> int | None:

@@ -146,7 +146,7 @@ def _other_model(record: RolloutRecord, model_version: int) -> str:
         f"{'back to' if plan.kind == 'back' else 'of'} model {plan.model_version} unfinished since "
         f"{_moment(record.started_at())}, with nobody at it any more; "
     )
-    if plan.kind == "back":
+    if plan.kind == "back" or any(event.what == "rolling-back" for event in record.events()):
         return f"{found}finish it: `python flows/deploy_flow.py run --rollback`; then deploy the other model"
     return (
         f"{found}go on with it: `python flows/deploy_flow.py run --model {plan.model_version}`, or undo it: "
