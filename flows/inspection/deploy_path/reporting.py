@@ -186,7 +186,7 @@ def summarise(settings: Settings, choice: Choice, outcome: Outcome, run_id: str)
         table += [("mind", one) for one in advice(view)]
         sent = tell(settings, view)
         if sent is not None:
-            table.append(("told" if sent.sent else "ATTENTION", sent.describe()))
+            table.append(("told" if sent.sent else "ATTENTION", sent.describe().removeprefix("told ")))
     table += [
         ("rollout", f"{outcome.number} of line {line}, asked for by {choice.by}"),
         ("report", f"python flows/deploy_flow.py card view {run_id}/fleet"),
