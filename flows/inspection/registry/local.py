@@ -172,7 +172,8 @@ class LocalRegistry:
             shutil.rmtree(folder)
             raise PackageError(
                 f"{where}: want the package of line {line}, model {entry.contract_version}, found one of line "
-                f"{contract.line}, model {contract.version}; it was registered under a wrong name: reject it"
+                f"{contract.line}, model {contract.version}; it was registered under a wrong name: "
+                "reject it, or roll it back if it is approved"
             )
         return folder
 

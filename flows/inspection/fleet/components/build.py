@@ -160,7 +160,7 @@ def _verify(folder: Path, registered: ModelVersion) -> Package:
     if contract.line != registered.line or contract.version != registered.contract_version:
         raise PackageError(
             f"{where}: want the package of line {registered.line}, model {registered.contract_version}, found one of "
-            f"line {contract.line}, model {contract.version}; it was registered under a wrong name: reject it"
+            f"line {contract.line}, model {contract.version}; it was registered under a wrong name: roll it back"
         )
     return package
 
