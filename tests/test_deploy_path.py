@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from card_reading import pictures_of, text_of
-from deploying import Deploying, broken_inspector, flow_run, plant, quick_build
+from deploying import Card, Deploying, broken_inspector, flow_run, plant, quick_build
 from local_fleet import LINE, NAMES, Rig, fleet_of, register, wait_until
 
 from inspection.deploy_path import choosing, publishing, reporting
@@ -266,6 +266,21 @@ class TestRefusals:
         monkeypatch.setattr(type(rollout.record), "last_beat", lambda self: 0.0)  # killed here
         found = deploying.choose(number=2)  # as on a schedule
         assert (found.version, found.withdrawn, found.back) == (1, 2, True)
+
+    def test_an_outcome_that_nobody_was_told_is_told_by_the_next_run(
+        self, quiet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deploying, rig = quiet
+        monkeypatch.setattr(publishing, "build_components", quick_build)
+        choice = deploying.choose()
+        published = publishing.publish(deploying.settings, choice)
+        assert published is not None
+        rollout = _open(deploying.settings, choice, published, flow_run(1), lambda view: None)
+        rollout.record.finish("rolled-back", "it rejects more")  # killed here
+        assert told(rig) == []
+        reporting.watch(Card(), deploying.settings, choice, published)
+        reporting.watch(Card(), deploying.settings, choice, published)
+        assert [(one["outcome"], one["rollout"]) for one in told(rig)] == [("rolled-back", 1)]
 
     def test_a_model_that_was_withdrawn_since_it_was_chosen_begins_no_rollout(
         self, quiet, monkeypatch: pytest.MonkeyPatch

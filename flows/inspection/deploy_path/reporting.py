@@ -35,6 +35,9 @@ def watch(card: Any, settings: Settings, choice: Choice, published: Published | 
         choice: of the first step.
         published: of the second step.
     """
+    last = read_view(open_storage(settings.storage_root), settings.line.name)
+    if last is not None:
+        tell(settings, last)  # one whose run was killed after its end, and before anybody was told
     return _Watching(card, settings, choice, published).show
 
 
