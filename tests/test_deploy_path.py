@@ -272,6 +272,7 @@ class TestRefusals:
     ) -> None:
         deploying, rig = quiet
         monkeypatch.setattr(publishing, "build_components", quick_build)
+        rig.register("good", "float")
         choice = deploying.choose()
         published = publishing.publish(deploying.settings, choice)
         assert published is not None
