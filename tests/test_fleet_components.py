@@ -361,6 +361,11 @@ def test_devices_of_the_cloud_must_be_told_their_source() -> None:
         inspector_configuration(cloud_settings())
 
 
+def test_a_source_of_a_kind_that_no_device_knows_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(RolloutError, match=r"\[fleet.inspector\]: source: want one of folder:PATH.*found 'ftp://x'"):
+        inspector_configuration(cloud_settings(inspector={"source": {"uri": "ftp://x"}}))
+
+
 def test_devices_on_this_machine_know_their_own_source(settings: Settings) -> None:
     assert inspector_configuration(settings) == {}
     assert needed_extras(settings) == ()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edge.transports.interface import Transport
 
 FORMS = "folder:PATH, v4l2:/dev/videoN, rtsp://HOST/PATH, http://HOST/PATH (MJPEG), trigger: (images by message)"
+KINDS = ("folder", "v4l2", "rtsp", "rtsps", "http", "https", "trigger")
 
 
 def open_source(
@@ -33,9 +34,8 @@ def open_source(
     faults = settings.check()
     if faults:
         raise SourceError(f"source: {'; '.join(faults)}")
-    kind, colon, rest = text.partition(":")
-    if not colon or kind not in ("folder", "v4l2", "rtsp", "rtsps", "http", "https", "trigger"):
-        raise SourceError(f"source: want one of {FORMS}, found {text!r}")
+    check_kind(text)
+    kind, _, rest = text.partition(":")
     station, view = settings.station or None, settings.view or None
     if kind == "folder":
         if not rest:
@@ -46,3 +46,14 @@ def open_source(
     from edge.sources.triggered import open_triggered
 
     return open_triggered(text, settings, transport, trigger_topic)
+
+
+def check_kind(text: str) -> None:
+    """Refuse what names no kind of source; also before devices are told of it.
+
+    Raises:
+        SourceError: it is none of KINDS.
+    """
+    kind, colon, _ = text.partition(":")
+    if not colon or kind not in KINDS:
+        raise SourceError(f"source: want one of {FORMS}, found {text!r}")

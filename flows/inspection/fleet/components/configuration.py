@@ -4,7 +4,9 @@ import copy
 from typing import Any
 
 from edge.errors import SettingsError as DeviceSettingsError
+from edge.errors import SourceError
 from edge.settings import merge, read_settings
+from edge.sources.opening import check_kind
 from inspection.errors import RolloutError
 from inspection.fleet.recipes import as_text
 from inspection.settings import Settings
@@ -71,5 +73,7 @@ def _check(settings: Settings) -> None:
     line = {"line": settings.line.name, "topic_root": settings.line.topic_root}
     try:
         read_settings(as_text(_whole(settings)), line, device)
-    except DeviceSettingsError as error:
+        if uri := str(_whole(settings).get("source", {}).get("uri", "")):
+            check_kind(uri)
+    except (DeviceSettingsError, SourceError) as error:
         raise RolloutError(f"[fleet.inspector]: {error}\nsee docs/inspector.md for every setting") from error
