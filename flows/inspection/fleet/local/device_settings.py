@@ -76,10 +76,12 @@ def inspector_configuration(settings: Settings, folder: DeviceFolder) -> dict[st
     """How the inspector is set on this machine where neither its recipe nor a deployment says otherwise.
 
     Health comes every 2 s, since somebody is watching. Fed pictures are deleted once inspected: there is no end to
-    them, and those worth keeping go to the line's storage.
+    them, and those worth keeping go to the line's storage, 100 a day of each reason, since devices run on for days.
     """
-    after = "delete" if settings.fleet.local.parts else "move"
-    return {
+    fed = bool(settings.fleet.local.parts)
+    after = "delete" if fed else "move"
+    kept: dict[str, Any] = {"review": {"max_per_day": "100"}} if fed else {}
+    return kept | {
         "source": {"uri": f"folder:{folder.inbox}", "folder": {"after": after}},
         "health_every_s": "2",
         "sender": {"batch_within_s": "2"},
