@@ -563,6 +563,13 @@ def test_a_canary_group_without_devices_is_refused(bench: GreengrassBench) -> No
         bench.fleet.check([CANARY, FLEET])
 
 
+def test_a_wave_group_without_devices_is_refused(bench: GreengrassBench) -> None:
+    for thing in bench.fleet.members(FLEET):
+        bench.iot.remove_thing_from_thing_group(thingGroupName=FLEET, thingName=thing)
+    with pytest.raises(RolloutError, match=r"'fleet' has no devices; a wave goes to devices.*wave_groups"):
+        bench.fleet.check([CANARY, FLEET])
+
+
 def test_canaries_that_never_connected_are_refused(bench: GreengrassBench) -> None:
     del bench.double.devices["device-1"]
     with pytest.raises(RolloutError, match=r"none of the canaries \(device-1\) ever connected"):

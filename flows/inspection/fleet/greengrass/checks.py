@@ -40,14 +40,14 @@ def check_groups(
     members = {name: groups.members(name) for name in names}
     _refuse_shared(members)
     canaries = members.get(settings.fleet.canary_group)
-    if canaries == ():
-        raise RolloutError(
-            f"the thing group {settings.fleet.canary_group!r} has no devices; a rollout begins on its canaries: add "
-            f"one by `aws iot add-thing-to-thing-group --thing-group-name {settings.fleet.canary_group} --thing-name …`"
-        )
     for name in names:
         if not members[name]:
-            _log.warning("event=empty_group group=%s", name)
+            canary = name == settings.fleet.canary_group
+            why = "a rollout begins on its canaries" if canary else "a wave goes to devices"
+            raise RolloutError(
+                f"the thing group {name!r} has no devices; {why}: add one by `aws iot add-thing-to-thing-group "
+                f"--thing-group-name {name} --thing-name …`, or correct [fleet] canary_group and wave_groups"
+            )
         deployments.newest(groups.arn(name))
     cores = devices.describe(thing for things in members.values() for thing in things)
     _refuse_nuclei(settings.fleet.nucleus, cores)
