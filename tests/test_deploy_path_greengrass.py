@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tempfile
 import threading
 import time
@@ -158,7 +159,7 @@ def test_models_go_out_by_stages_and_the_topic_hears_of_it(bench: GreengrassBenc
         assert (second.outcome, second.serving) == ("deployed", 2), second.reason
         assert models(line) == [2, 2, 2]
         assert "Both models judged the same" in text_of(line.card.components)
-        assert f"told {topic}" in line.said
+        assert re.search(rf"^told +\| {topic}$", line.said, re.MULTILINE)
         back = line.run(number=3, rollback=True)
         assert back.outcome == "went-back", back.reason
         assert models(line) == [1, 1, 1]
