@@ -25,8 +25,8 @@ class Detection:
 class Detector:
     """A TFLite model, opened and checked; one thread at a time may use it.
 
-    An int8 model takes scale 1 and zero point -128, so that the pixels need no arithmetic but a flipped top bit. A
-    float model takes 0..255. Normalisation is inside the model.
+    An int8 model takes scale 1, so that the pixels need no arithmetic but a flipped top bit; its zero point says which
+    grey level counts as zero (docs/decisions/0014). A float model takes 0..255. Normalisation is inside the model.
 
     Attributes:
         kind: how the model calculates.
@@ -107,10 +107,10 @@ class Detector:
         if entry["dtype"] != np.int8:
             raise ContractError(f"{self._name}: want an int8 or float32 input, found {np.dtype(entry['dtype'])}")
         scale, zero_point = entry["quantization"]
-        if not (math.isclose(scale, 1.0, abs_tol=1e-6) and zero_point == -128):
+        if not math.isclose(scale, 1.0, abs_tol=1e-6):
             raise ContractError(
-                f"{self._name}: want an int8 input with scale 1 and zero point -128, found scale {scale} and zero "
-                f"point {zero_point}; set the input's range to 0..255 when quantising"
+                f"{self._name}: want an int8 input with scale 1, found scale {scale} and zero point {zero_point}; set "
+                "the input's range to 0..255, less the grey level that counts as zero, when quantising"
             )
         return "int8"
 

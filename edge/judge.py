@@ -11,8 +11,8 @@ from edge.contract import Contract, InputGuard
 from edge.detector import Detector
 from edge.errors import ContractError, ImageError, ScoreError
 from edge.part import Part
-from edge.preprocess import Prepared, decode_file, finish, to_model_input
-from edge.statistics import ImageStatistics, image_statistics
+from edge.preprocess import Prepared, decode_file, finish, prepare_frame
+from edge.statistics import ImageStatistics, picture_statistics
 from edge.verdict import Verdict, check_guard, decide, likeliest_type, probability_bad
 
 # A frame without light has neither brightness nor contrast (grey levels of 255); sensor noise stays below these.
@@ -117,11 +117,10 @@ def judge_frame(
     """
     start = time.perf_counter()
     try:
-        pixels = to_model_input(frame, contract.input)
+        prepared = prepare_frame(frame, contract.input)
     except (ContractError, ImageError) as error:
         return failed("decode", f"{where}: {error}", Latency(0.0, time.perf_counter() - start))
     latency = Latency(0.0, time.perf_counter() - start)
-    prepared = Prepared(pixels, frame.shape[1], frame.shape[0])
     return _judge(prepared, contract, detector, where, latency, check)
 
 
@@ -129,7 +128,7 @@ def _judge(
     prepared: Prepared, contract: Contract, detector: Detector, where: str, latency: Latency, check: FrameCheck | None
 ) -> Judgement:
     """The steps from the model's input on."""
-    statistics = image_statistics(prepared.pixels)
+    statistics = picture_statistics(prepared.image)
     fault = _find_fault(prepared, contract.guard, statistics, check)
     if fault is not None:
         code, reason = fault

@@ -82,6 +82,7 @@ class Prepared:
     """A picture as the model takes it, and the size it had."""
 
     pixels: np.ndarray  # uint8, shape (1, height, width, 3), RGB
+    image: Image.Image  # the same pixels, mode RGB or L: what looks at them with Pillow need not copy them
     width_px: int  # of the whole original picture, EXIF orientation applied
     height_px: int
 
@@ -205,8 +206,8 @@ def _cannot_decode(image: ImageFile.ImageFile, error: Exception, where: str) -> 
 
 def finish(decoded: Decoded, contract: InputContract) -> Prepared:
     """The second half of `prepare_file`: halve what is left to halve, filter to size, pad."""
-    pixels = _resize(decoded.image, decoded.plan, decoded.scale, contract)
-    return Prepared(pixels, decoded.width_px, decoded.height_px)
+    pixels, image = _resize(decoded.image, decoded.plan, decoded.scale, contract)
+    return Prepared(pixels, image, decoded.width_px, decoded.height_px)
 
 
 def to_model_input(frame: np.ndarray, contract: InputContract) -> np.ndarray:
@@ -225,11 +226,26 @@ def to_model_input(frame: np.ndarray, contract: InputContract) -> np.ndarray:
         ContractError: the frame is not uint8 RGB.
         ImageError: the frame does not hold the region of interest.
     """
+    return prepare_frame(frame, contract).pixels
+
+
+def prepare_frame(frame: np.ndarray, contract: InputContract) -> Prepared:
+    """Bring an RGB frame to the model's input, as `prepare_file` does a file.
+
+    Args:
+        frame: uint8, shape (H, W, 3), RGB, 0..255.
+        contract: the size, region and filter that the model was trained with.
+
+    Raises:
+        ContractError: the frame is not uint8 RGB.
+        ImageError: the frame does not hold the region of interest.
+    """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
         raise ContractError(f"frame: want uint8 RGB of shape (H, W, 3), found {frame.dtype} {frame.shape}")
     plan = _plan(frame.shape[1], frame.shape[0], contract, "frame")
     left, top, right, bottom = plan.region
-    return _resize(Image.fromarray(frame[top:bottom, left:right]), plan, 1, contract)
+    pixels, image = _resize(Image.fromarray(frame[top:bottom, left:right]), plan, 1, contract)
+    return Prepared(pixels, image, frame.shape[1], frame.shape[0])
 
 
 def open_file(data: bytes, where: str) -> ImageFile.ImageFile:
@@ -362,11 +378,14 @@ def _white_level_table(white_level: int) -> np.ndarray:
     return np.minimum(255, (values * 510 + white_level) // (2 * white_level)).astype(np.uint8)
 
 
-def _resize(region: Image.Image, plan: Plan, scale: int, contract: InputContract) -> np.ndarray:
+def _resize(region: Image.Image, plan: Plan, scale: int, contract: InputContract) -> tuple[np.ndarray, Image.Image]:
     """Halve what is left to halve, filter to size, pad.
 
     Args:
         region: L or RGB, already shrunk by `scale`.
+
+    Returns:
+        uint8 (1, height, width, 3), and the same as a picture in the region's mode.
     """
     width, height = plan.region[2] - plan.region[0], plan.region[3] - plan.region[1]
     if plan.factor > scale:
@@ -383,6 +402,5 @@ def _resize(region: Image.Image, plan: Plan, scale: int, contract: InputContract
         )
         canvas.paste(region, plan.offset)
         region = canvas
-    if region.mode == "L":
-        region = region.convert("RGB")
-    return np.array(region)[np.newaxis]
+    coloured = region.convert("RGB") if region.mode == "L" else region
+    return np.array(coloured)[np.newaxis], region

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from export_pictures import NotConvertible, SmallNet, TwoScores, pictures
 
 from edge.contract import InputContract
@@ -14,7 +15,7 @@ from inspection.export import conversion
 from inspection.export.conversion import CALIBRATION_IMAGES, Converted, convert
 from inspection.export.convert_process import convert_to_float
 from inspection.export.device import score_on_device, score_with
-from inspection.model.classifier import Classifier, Design
+from inspection.model.classifier import NEUTRAL, Averaged, Classifier, Design
 from inspection.settings import ExportSettings
 
 INPUT = InputContract(width=40, height=32)  # not square: width and height must not be mixed up
@@ -43,7 +44,7 @@ def test_float_model_gives_the_scores_of_the_trained_one(net: SmallNet, converte
 @pytest.mark.slow
 def test_int8_model_agrees_and_takes_raw_pixels(net: SmallNet, converted: Converted) -> None:
     pixels = pictures(64, start=500, width=40)[0]
-    detector = Detector(converted.int8_path, INPUT, TYPES)  # it refuses any input but scale 1, zero point -128
+    detector = Detector(converted.int8_path, INPUT, TYPES)  # it refuses any input but scale 1
     assert detector.kind == "int8"
     scores = np.array([detector.detect(pixels[index : index + 1]).score for index in range(64)])
     trained = net.score_pixels(pixels)
@@ -167,3 +168,25 @@ def test_constant_maps_in_channels_last_convert_to_the_same_scores(tmp_path: Pat
     converted = convert(model, contract, pixels, tmp_path)
     scores = score_on_device(converted.float_path, pixels, contract, ExportSettings()).scores
     np.testing.assert_allclose(scores, model.score_pixels(pixels), atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("members", [1, 2])
+def test_normalisation_costs_an_int8_model_nothing_and_gives_the_trained_scores(tmp_path: Path, members: int) -> None:
+    torch.manual_seed(1)
+    several = [Classifier(Design("mobilenet_v3_small", taps=(0, 1))).eval() for _ in range(members)]
+    for one in several:
+        torch.nn.init.normal_(one.score.weight, std=0.3)
+    model = several[0] if members == 1 else Averaged(several)
+    pixels, size = pictures(64, width=64, height=64)[0], InputContract(64, 64)
+    converted = convert(model, size, pixels, tmp_path)
+    interpreter = Interpreter(str(converted.int8_path))
+    assert interpreter.get_input_details()[0]["quantization"] == (1.0, NEUTRAL - 128)
+    given = interpreter.get_input_details()[0]["index"]
+    readers = {each["op_name"] for each in interpreter._get_ops_details() if given in each["inputs"]}
+    assert readers == {"PAD"}  # of the convolutions: nothing is done to a pixel before
+    trained = model.score_pixels(pixels)
+    exact = score_on_device(converted.float_path, pixels, size, ExportSettings()).scores
+    np.testing.assert_allclose(exact, trained, atol=1e-3)
+    rounded = score_on_device(converted.int8_path, pixels, size, ExportSettings()).scores
+    assert np.corrcoef(rounded, trained)[0, 1] > 0.99

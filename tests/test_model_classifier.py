@@ -1,10 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from inspection.errors import TrainingError
 from inspection.model.backbones import ARCHITECTURES, build_layers, check_weights, load_backbone
-from inspection.model.classifier import Averaged, Classifier, Design
+from inspection.model.classifier import NEUTRAL, Averaged, Classifier, Design
 from inspection.model.storing import load_model, save_model
 from inspection.settings import TrainingSettings
 
@@ -36,6 +38,28 @@ def test_normalisation_is_inside_and_colour_order_is_rgb():
     grey = torch.tensor([0.485, 0.456, 0.406]) * 255
     mean = next(iter(model.maps(grey.expand(1, 64, 64, 3))))[1]
     assert torch.allclose(mean, model.layers[1](model.layers[0](torch.zeros(1, 3, 64, 64))), atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ARCHITECTURES)
+def test_folding_the_normalisation_changes_no_score_not_even_at_the_border(backbone):
+    model = _classifier(backbone, types=("a", "b"))
+    folded = copy.deepcopy(model)
+    folded.fold_normalisation()
+    folded.fold_normalisation()  # once is enough
+    assert model.score_pixels(PIXELS).std() > 1e-3
+    assert np.allclose(folded.score_pixels(PIXELS), model.score_pixels(PIXELS), atol=1e-3)
+    assert np.allclose(folded.score_types(PIXELS), model.score_types(PIXELS), atol=1e-3)
+
+
+def test_pictures_are_padded_with_neutral_grey():
+    model = _classifier("resnet18")
+    convolution = model.layers[0]
+    seen = []
+    convolution.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model.score_pixels(np.full((1, 64, 64, 3), NEUTRAL, np.uint8))
+    map_ = seen[0]  # of a picture that is as grey as its border: the same at every place
+    assert map_.shape[2:] == (32, 32)
+    assert torch.allclose(map_, map_[:, :, 16:17, 16:17].expand_as(map_), atol=1e-5)
 
 
 def test_features_are_cut_off_at_six_standard_deviations():

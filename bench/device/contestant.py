@@ -152,15 +152,21 @@ def serve(name: str, folder: Path, threads: int) -> None:
         whole, cpu, decode, invoke = [], [], [], []
         for index in range(int(count)):
             picture = cases[case][index % len(cases[case])]
+            bare = judge.bare if isinstance(judge, Ours) else None
+            if bare is not None and index % 2:  # in turn: what comes second finds the picture in the processor's cache
+                _append(bare(picture), decode, invoke)
             start, cpu_start = time.perf_counter(), time.process_time()
             judge(picture)
             whole.append(time.perf_counter() - start)
             cpu.append(time.process_time() - cpu_start)
-            if isinstance(judge, Ours):
-                first, second = judge.bare(picture)
-                decode.append(first)
-                invoke.append(second)
+            if bare is not None and not index % 2:
+                _append(bare(picture), decode, invoke)
         _say(whole=whole, cpu=cpu, decode=decode, invoke=invoke)
+
+
+def _append(values: tuple[float, float], *lists: list[float]) -> None:
+    for value, one in zip(values, lists, strict=True):
+        one.append(value)
 
 
 def _say(**values: object) -> None:

@@ -96,6 +96,7 @@ def make_onnx(folder: Path) -> None:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     model = torch.load(folder / "model.pt", weights_only=False).eval()
+    model.fold_normalisation()  # as in the model that ships
     for module in model.modules():  # batch normalisation into the convolutions, as a quantiser wants it
         names = list(module._modules)
         for name, following in itertools.pairwise(names):

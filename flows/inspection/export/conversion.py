@@ -116,9 +116,13 @@ def _check_pixels(pixels: np.ndarray, input: InputContract) -> None:
 def _write_model(model: "nn.Module", path: Path) -> None:
     import torch
 
+    from inspection.model.classifier import Scorer
+
     try:
         # litert-torch reads a constant in channels_last as if it were contiguous: maps then get wrong factors.
         plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
+        if isinstance(plain, Scorer):
+            plain.fold_normalisation()
         torch.save(plain, path)
     except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
         raise ConversionError(

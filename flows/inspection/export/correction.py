@@ -20,7 +20,7 @@ IMAGES = 64  # calibration pictures that the means are taken over
 Quantise = Callable[[Any], bytes]  # a mutable float model to the content of an int8 file
 
 
-def correct_head(model: Any, quantise: Quantise, pixels: np.ndarray, threads: int) -> int:
+def correct_head(model: Any, quantise: Quantise, pixels: np.ndarray, threads: int, grey: int = 0) -> int:
     """Correct the biases of a float model's head so that its int8 form has the same means.
 
     Args:
@@ -29,6 +29,7 @@ def correct_head(model: Any, quantise: Quantise, pixels: np.ndarray, threads: in
         quantise: makes the int8 model.
         pixels: uint8 [N, H, W, 3], calibration pictures.
         threads: for running both models.
+        grey: level that the float model wants subtracted from its pixels.
 
     Returns:
         How many features were corrected.
@@ -36,7 +37,7 @@ def correct_head(model: Any, quantise: Quantise, pixels: np.ndarray, threads: in
     chosen = pixels[np.linspace(0, len(pixels) - 1, min(IMAGES, len(pixels))).astype(int)]
     levels = head_levels(model)
     names = [name for level in levels for name in level]
-    wanted = measure(to_bytes(model), names, chosen, threads)
+    wanted = measure(to_bytes(model), names, chosen, threads, grey)
     corrected = 0
     for level in levels:
         found = measure(quantise(model), list(level), chosen, threads)
@@ -73,7 +74,9 @@ def head_levels(model: Any) -> list[dict[str, Any]]:
     return levels
 
 
-def measure(content: bytes, names: Sequence[str], pixels: np.ndarray, threads: int) -> Mapping[str, np.ndarray]:
+def measure(
+    content: bytes, names: Sequence[str], pixels: np.ndarray, threads: int, grey: int = 0
+) -> Mapping[str, np.ndarray]:
     """Values inside a model.
 
     Args:
@@ -81,6 +84,7 @@ def measure(content: bytes, names: Sequence[str], pixels: np.ndarray, threads: i
         names: of the tensors to read.
         pixels: uint8 [N, H, W, 3].
         threads: for running it.
+        grey: level that a float model wants subtracted from its pixels.
 
     Returns:
         float64 [N, C] for each name.
@@ -98,7 +102,7 @@ def measure(content: bytes, names: Sequence[str], pixels: np.ndarray, threads: i
     (given,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
     rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for image in pixels:
-        feed = (image ^ 0x80).view(np.int8) if given["dtype"] == np.int8 else image.astype(np.float32)
+        feed = (image ^ 0x80).view(np.int8) if given["dtype"] == np.int8 else image.astype(np.float32) - grey
         interpreter.set_tensor(given["index"], feed[None])
         interpreter.invoke()
         for name, output in zip(names, outputs, strict=True):

@@ -1,6 +1,8 @@
 """Full int8 quantisation of a float TFLite file: 8-bit weights by channel, 8-bit activations, calibrated ranges.
 
-Three things the quantiser does not do by itself are done here. Ranges are the smallest and largest value seen, since
+Four things the quantiser does not do by itself are done here. The subtraction of one grey level that our models begin
+with becomes the zero point of the input: so the pixels, which have 8 bits, are neither rounded again nor touched at
+all. Ranges are the smallest and largest value seen, since
 its default (a moving average) forgets the extremes and costs points of accuracy. And channels with almost no weight
 but a bias, which pruning batch norms leave behind, are lifted: their bias counts in units of (input scale x weight
 scale), so with a tiny weight scale it leaves the 32-bit range and comes back with the wrong sign. And the head is
@@ -22,7 +24,7 @@ SIGNATURE = "serving_default"
 BATCH = 16  # calibration images held as floats at once
 BIAS_LIMIT = 2**29  # a quantised bias beyond this leaves too little of 32 bits for the sum of products
 WEIGHT_LEVELS = 127
-INPUT_SCALE, INPUT_ZERO_POINT = 1.0, -128
+INPUT_SCALE, LEAST_ZERO_POINT = 1.0, -128  # of an input that counts grey levels from black
 LEAST_RANGE = 1e-9  # of a tensor that was always the same, so that its scale is not zero
 
 Ranges = dict[str, dict[str, np.ndarray]]
@@ -42,7 +44,7 @@ def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> Qu
     Args:
         source: float32 .tflite, one input [1, H, W, 3] with values 0..255.
         pixels: uint8 [N, H, W, 3] that show the ranges to expect.
-        target: receives the int8 .tflite, whose input has scale 1 and zero point -128.
+        target: receives the int8 .tflite, whose input has scale 1: one step is one grey level.
         threads: for the runs over the pixels.
 
     Raises:
@@ -53,7 +55,8 @@ def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> Qu
 
     ranges = _calibrate(source, pixels, threads)
     model = flatbuffer_utils.read_model_with_mutable_tensors(str(source))
-    _set_input_range(model, ranges)
+    level = take_raw_pixels(model)
+    _set_input_range(model, ranges, level)
     pad_with_least_value(model, ranges)
     lifted = lift_dead_channels(model, ranges)
 
@@ -63,9 +66,9 @@ def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> Qu
         result = engine.quantize(dict(ranges), enable_progress_bar=False, enable_progress_report=False)
         return bytes(result.quantized_model)
 
-    corrected = correct_head(model, make_int8, pixels, threads)
+    corrected = correct_head(model, make_int8, pixels, threads, level)
     target.write_bytes(make_int8(model))
-    _check(target)
+    _check(target, level)
     return Quantised(lifted, corrected)
 
 
@@ -91,14 +94,52 @@ def _calibrate(source: Path, pixels: np.ndarray, threads: int) -> Ranges:
     return ranges
 
 
-def _set_input_range(model: Any, ranges: Ranges) -> None:
-    """Make the input's range 0..255 whatever the images held: then one step is one grey level, exactly."""
+def take_raw_pixels(model: Any) -> int:
+    """Remove the subtraction of one grey level that a model begins with, since the input's zero point can do it.
+
+    Args:
+        model: a mutable flatbuffer object of a float model; changed in place. It then takes pixels less that level.
+
+    Returns:
+        The level, 0..255; 0 when the model begins with something else, and is left as it was.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
     graph = model.subgraphs[0]
-    if len(graph.inputs) != 1:
-        raise ConversionError(f"float model: want one input, found {len(graph.inputs)}")
+    (given,) = graph.inputs
+    readers = [operator for operator in graph.operators if given in operator.inputs]
+    levels = {
+        subtracted_level(model, operator, given)
+        if flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) == "SUB"
+        else None
+        for operator in readers
+    }
+    level = levels.pop() if len(levels) == 1 else None
+    if level is None:
+        return 0
+    shifted = {operator.outputs[0] for operator in readers}
+    graph.operators = [operator for operator in graph.operators if operator not in readers]
+    for operator in graph.operators:
+        operator.inputs = [given if index in shifted else index for index in operator.inputs]
+    return level
+
+
+def subtracted_level(model: Any, operator: Any, given: int) -> int | None:
+    """The one whole grey level that a SUB takes from tensor `given`; None when it does something else."""
+    tensor = model.subgraphs[0].tensors[operator.inputs[1]]
+    if operator.inputs[0] != given or model.buffers[tensor.buffer].data is None:
+        return None
+    values = np.unique(constant_values(model, tensor))
+    whole = len(values) == 1 and 0 <= values[0] <= 255 and float(values[0]).is_integer()
+    return int(values[0]) if whole else None
+
+
+def _set_input_range(model: Any, ranges: Ranges, level: int) -> None:
+    """Make the input's range that of 0..255 less the level, whatever the images held: one step is one grey level."""
+    graph = model.subgraphs[0]
     name = tensor_name(graph.tensors[graph.inputs[0]])
     shape = ranges[name]["min"].shape
-    ranges[name] = {"min": np.full(shape, 0.0), "max": np.full(shape, 255.0)}
+    ranges[name] = {"min": np.full(shape, 0.0 - level), "max": np.full(shape, 255.0 - level)}
 
 
 def pad_with_least_value(model: Any, ranges: Ranges) -> int:
@@ -160,15 +201,16 @@ def lift_dead_channels(model: Any, ranges: Mapping[str, Mapping[str, np.ndarray]
     return lifted
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, level: int) -> None:
     """Make sure that the file is what the device feeds."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
     (given,) = interpreter.get_input_details()
-    if given["dtype"] != np.int8 or given["quantization"] != (INPUT_SCALE, INPUT_ZERO_POINT):
+    want = (INPUT_SCALE, LEAST_ZERO_POINT + level)
+    if given["dtype"] != np.int8 or given["quantization"] != want:
         raise ConversionError(
-            f"int8 model: want an int8 input with scale 1 and zero point -128, found {given['dtype'].__name__} "
+            f"int8 model: want an int8 input with scale and zero point {want}, found {given['dtype'].__name__} "
             f"{given['quantization']}"
         )
     for output in interpreter.get_output_details():

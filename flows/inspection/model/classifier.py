@@ -4,6 +4,10 @@ Every operation here converts to TensorFlow Lite and runs in int8. Standardisati
 depthwise convolution, since its weights are quantised channel by channel: features of very different ranges then meet
 in the head with the same range, and the head's sum is taken in 32 bits. A ReLU6, which costs nothing after a
 convolution, cuts them off at six standard deviations: one odd picture cannot widen the range for all.
+
+The first convolution pads the picture with one grey level, `NEUTRAL`, and not with the normalised zero of each colour.
+So normalisation can be folded into that convolution without any error: what is left of it is the subtraction of
+`NEUTRAL`, which an int8 model has for nothing, as the zero point of its input (docs/decisions/0014).
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +25,7 @@ from inspection.model.places import Places
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # Source: torchvision's weights, RGB, 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NEUTRAL = 114.0  # grey level around the picture: no colour's mean is further from it than 0.18 of its deviation
 
 HEAD_CENTRE = 3.0  # what the head sees of an average feature: the middle of ReLU6
 
@@ -45,6 +50,9 @@ class Scorer(nn.Module):
     """What every model of a line can do: give one defect logit, and type logits when it knows defect types."""
 
     defect_types: tuple[str, ...] = ()
+
+    def fold_normalisation(self) -> None:
+        """Bring the graph into the form that ships, with the same logits; for a copy that is not trained any more."""
 
     @torch.inference_mode()
     def score_pixels(self, pixels: Pixels, batch: int = 8) -> np.ndarray:
@@ -100,8 +108,13 @@ class Classifier(Scorer):
         self.defect_types = design.defect_types
         layers = build_layers(design.backbone) if layers is None else layers
         self.layers = nn.ModuleList(list(layers)[: design.taps[-1] + 1])  # what lies behind the last tap is not shipped
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+        self.register_buffer("mean", mean - NEUTRAL, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        first = self._first_convolution()
+        height, width = (int(size) for size in first.padding)
+        self.border, first.padding = (width, width, height, height), (0, 0)  # `maps` pads
+        self.folded = False
         self.places = nn.ModuleDict()
         self.widths: list[int] = []  # channels of each pooled tensor
         for tap, (channels, height, width) in self._tap_shapes().items():
@@ -145,12 +158,31 @@ class Classifier(Scorer):
 
     def maps(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """The feature map [N, C, h, w] at each tap, in order; x: float32 [N, H, W, 3], 0..255."""
-        x = x.permute(0, 3, 1, 2)  # of NHWC this is channels_last, without a copy
-        x = (x - self.get_buffer("mean")) / self.get_buffer("std")
+        x = x.permute(0, 3, 1, 2) - NEUTRAL  # of NHWC this is channels_last, without a copy
+        if not self.folded:
+            x = F.pad(x, self.border)
+            x = (x - self.get_buffer("mean")) / self.get_buffer("std")
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index in self.design.taps:
                 yield index, x
+
+    @torch.no_grad()
+    def fold_normalisation(self) -> None:
+        """See `Scorer.fold_normalisation`: the first convolution takes pixels less `NEUTRAL`, and pads by itself."""
+        if self.folded:
+            return
+        first = self._first_convolution()
+        weight = first.weight.double() / self.get_buffer("std")
+        bias = -(weight * self.get_buffer("mean")).sum((1, 2, 3))
+        if first.bias is not None:
+            bias += first.bias
+        first.weight.copy_(weight)
+        first.bias = nn.Parameter(bias.to(first.weight.dtype))
+        first.padding, self.folded = self.border[::2][::-1], True
+
+    def _first_convolution(self) -> nn.Conv2d:
+        return next(module for module in self.layers.modules() if isinstance(module, nn.Conv2d))
 
     @torch.no_grad()
     def set_standardisation(self, mean: torch.Tensor, std: torch.Tensor) -> None:
@@ -189,6 +221,12 @@ class Averaged(Scorer):
         self.defect_types = members[0].defect_types
         if any(member.defect_types != self.defect_types for member in members):
             raise ValueError(f"members know different defect types: {[member.defect_types for member in members]}")
+
+    def fold_normalisation(self) -> None:
+        """See `Scorer.fold_normalisation`."""
+        for member in self.members:
+            assert isinstance(member, Classifier)
+            member.fold_normalisation()
 
     def forward(self, x: torch.Tensor) -> Output:
         """Score images as `Classifier.forward` does."""

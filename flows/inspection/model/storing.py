@@ -15,7 +15,7 @@ import torch
 from inspection.errors import TrainingError
 from inspection.model.classifier import Averaged, Classifier, Design, Scorer
 
-SCHEMA = "1.0"
+SCHEMA = "2.0"  # 2: the picture is padded with grey before the first convolution
 
 
 def save_model(model: Scorer, path: Path) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TRAINING_VERSION = 2  # raise it when the same images and settings train another model: old checkpoints then stay unused
+
 
 class CachedPixels:
     """Images of a snapshot, read from the cache only when asked for; uint8 [N, H, W, 3]."""
@@ -187,5 +189,5 @@ def training_digest(settings: Settings, snapshot_id: str, recipe: str) -> str:
     """Names what a training run depends on; the weights count by their content, not by their path."""
     weights = Path(settings.training.weights)
     content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else settings.training.weights
-    fields = [snapshot_id, settings.digest("input", "training"), recipe, content]
+    fields = [str(TRAINING_VERSION), snapshot_id, settings.digest("input", "training"), recipe, content]
     return hashlib.sha256("\n".join(fields).encode()).hexdigest()[:32]
