@@ -31,6 +31,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from edge.contract import InputContract
 from edge.errors import ContractError, ImageError
+from edge.jpeg import Box, decode_jpeg, decoder_scale
 
 PADDING = 128  # grey level around a letterboxed picture
 MAX_PIXELS = 89_000_000  # of one picture; just below the size at which Pillow suspects a decompression bomb
@@ -74,8 +75,6 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom; px
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -101,7 +100,8 @@ class Plan:
 class Loaded:
     """A picture as its file stores it: decoded, but neither cut nor turned upright."""
 
-    image: ImageFile.ImageFile
+    header: ImageFile.ImageFile  # what the file says of itself
+    image: Image.Image
     deep: bool  # the file holds 16 bits per channel
     orientation: int  # of EXIF, still to be applied
     box: Box  # where the plan's region lies in the picture as stored, before it was shrunk
@@ -163,11 +163,16 @@ def load_file(data: bytes, contract: InputContract, where: str = "image") -> Loa
         width, height = image.size[::-1] if orientation in _SWAPPING else image.size
         plan = _plan(width, height, contract, where)
         box = _stored_box(plan.region, image.size, orientation)
-        scale = _draft(image, box, orientation, plan.factor) if isinstance(image, JpegImageFile) else 1
-        image.load()
+        scale = 1
+        decoded: Image.Image = image
+        if isinstance(image, JpegImageFile):
+            scale = decoder_scale(image.size, box, orientation, plan.factor)
+            decoded = decode_jpeg(data, image, scale)
+        else:
+            image.load()
     except _DECODE_ERRORS as error:
         raise _cannot_decode(image, error, where) from error
-    return Loaded(image, deep, orientation, box, plan, scale, width, height)
+    return Loaded(image, decoded, deep, orientation, box, plan, scale, width, height)
 
 
 def cut(loaded: Loaded, contract: InputContract, where: str = "image") -> Decoded:
@@ -194,7 +199,7 @@ def _turned(loaded: Loaded, box: tuple[int, ...], contract: InputContract, where
     try:
         region = _to_8_bit(_crop(loaded.image, box), loaded.deep, contract, where)
     except _DECODE_ERRORS as error:
-        raise _cannot_decode(loaded.image, error, where) from error
+        raise _cannot_decode(loaded.header, error, where) from error
     if loaded.orientation in _TRANSPOSE:
         region = region.transpose(_TRANSPOSE[loaded.orientation])
     return region
@@ -316,24 +321,6 @@ def _stored_box(region: Box, stored: tuple[int, int], orientation: int) -> Box:
     return left, top, right, bottom
 
 
-def _draft(image: JpegImageFile, box: Box, orientation: int, factor: int) -> int:
-    """Let the JPEG decoder shrink the picture where that equals halving the box.
-
-    Returns:
-        the scale it will shrink by: 1, 2, 4 or 8, a divisor of `factor`.
-    """
-    width, height = image.size
-    for scale in (8, 4, 2):
-        if factor % scale:
-            continue
-        # Halving averages what there is at the far edges; upright, so does the decoder.
-        edges = [box[0], box[1]]
-        edges += [edge for edge, end in ((box[2], width), (box[3], height)) if edge != end or orientation != 1]
-        if all(edge % scale == 0 for edge in edges):
-            return scale if image.draft(None, (width // scale, height // scale)) else 1
-    return 1
-
-
 def _crop(image: Image.Image, box: tuple[int, ...]) -> Image.Image:
     return image if box == (0, 0, *image.size) else image.crop((box[0], box[1], box[2], box[3]))
 
@@ -385,7 +372,7 @@ def _resize(region: Image.Image, plan: Plan, scale: int, contract: InputContract
         region: L or RGB, already shrunk by `scale`.
 
     Returns:
-        uint8 (1, height, width, 3), and the same as a picture in the region's mode.
+        uint8 (1, height, width, 3), and the same as a picture, mode L or RGB.
     """
     width, height = plan.region[2] - plan.region[0], plan.region[3] - plan.region[1]
     if plan.factor > scale:

@@ -250,16 +250,18 @@ def test_sets_that_cannot_be_learnt_from_are_refused_before_decoding(
 def test_all_undecodable_images_are_named_together(folder: Path, storage: LocalStorage, tmp_path: Path) -> None:
     whole = write_picture(tmp_path / "whole.jpg", 1, (400, 300)).read_bytes()
     (folder / "good" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "good" / "lost.jpg").write_bytes(whole[: len(whole) // 3] + whole[len(whole) // 2 :])
     (folder / "good" / "empty.jpg").write_bytes(b"")
     (folder / "dent" / "text.png").write_text("this is no picture")
     with pytest.raises(DataError) as caught:
         prepare_dataset(make_settings(), str(folder), storage)
     message = str(caught.value)
-    assert f"{folder}: 3 of 35 images cannot be used: dent/text.png (want a JPEG, PNG, BMP or TIFF" in message
+    assert f"{folder}: 4 of 36 images cannot be used: dent/text.png (want a JPEG, PNG, BMP or TIFF" in message
     assert "good/empty.jpg (the file is empty" in message
     assert "good/truncated.jpg (cannot decode this JPEG: " in message
+    assert "good/lost.jpg (cannot decode this JPEG: " in message, "it has an end, but not all that lies before it"
     assert message.endswith("replace or remove these files, or leave them out with --drop-bad-images")
-    for uri in ("good/truncated.jpg", "good/empty.jpg", "dent/text.png"):
+    for uri in ("good/truncated.jpg", "good/lost.jpg", "good/empty.jpg", "dent/text.png"):
         (folder / uri).unlink()
     assert len(prepare_dataset(make_settings(), str(folder), storage).rows) == 32, "the rest was kept"
 

@@ -435,6 +435,8 @@ def zoo() -> dict[str, bytes]:
         "text": b"hello",
         "empty": b"",
         "cut jpeg": jpeg[: len(jpeg) // 2],
+        "jpeg that lost its middle": jpeg[: len(jpeg) // 3] + jpeg[len(jpeg) // 2 :],
+        "jpeg that ended early": jpeg[: len(jpeg) // 2] + b"\xff\xd9",
         "cut png": png[: len(png) // 2],
         "flipped png": png[:60] + bytes([png[60] ^ 0xFF]) + png[61:],
         "bomb": bomb,

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from edge import jpeg
 from edge.contract import InputContract, Roi
 from edge.errors import ContractError, ImageError
 from edge.preprocess import MAX_PIXELS, PADDING, decode_file, prepare_file, to_model_input
@@ -350,6 +351,62 @@ def test_a_truncated_file_is_refused(format: str, options: dict[str, object], sh
     data = encode(photo(160, 120), format, **options)
     with pytest.raises(ImageError, match=r"part: .*(take or copy the picture again|found data that begins)"):
         prepare_file(data[: max(4, int(len(data) * share))], SQUARE, "part")
+
+
+def jpegs_with_damage() -> dict[str, tuple[bytes, bytes]]:
+    """Whole JPEGs, and what is left when a cable or a disk lost a part of them."""
+    frame = Image.fromarray(photo(640, 480))
+    kinds = {
+        "baseline": encode(frame, "JPEG", quality=90),
+        "progressive": encode(frame, "JPEG", quality=90, progressive=True),
+        "grey": encode(frame.convert("L"), "JPEG", quality=90),
+        "cmyk": encode(frame.convert("CMYK"), "JPEG", quality=90),
+    }
+    cases = {}
+    for name, whole in kinds.items():
+        fifth = len(whole) // 5
+        cases[f"{name}: middle lost"] = whole, whole[: 2 * fifth] + whole[3 * fifth :]
+        cases[f"{name}: ended early"] = whole, whole[: 3 * fifth] + b"\xff\xd9"
+    return cases
+
+
+@pytest.mark.skipif(not jpeg.HAS_STRICT_DECODER, reason="32-bit boards decode with Pillow, which does not tell")
+@pytest.mark.parametrize("case", jpegs_with_damage())
+@pytest.mark.parametrize("contract", [SQUARE, InputContract(640, 480)], ids=["shrunk", "in full"])
+def test_a_jpeg_that_lost_bytes_is_refused_though_it_has_an_end(case: str, contract: InputContract) -> None:
+    whole, damaged = jpegs_with_damage()[case]
+    assert prepare_file(whole, contract).width_px == 640
+    with pytest.raises(ImageError, match=r"part: cannot decode this JPEG: .*; take or copy the picture again"):
+        prepare_file(damaged, contract, "part")
+
+
+def test_what_cameras_write_around_a_jpeg_does_no_harm() -> None:
+    whole = encode(photo(160, 120), "JPEG", quality=90)
+    for data in (whole + bytes(500), whole[:-2] + b"\0\0" + whole[-2:], whole[:-2] + b"\xff\xff" + whole[-2:]):
+        np.testing.assert_array_equal(prepare_file(data, SQUARE).pixels, prepare_file(whole, SQUARE).pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}])
+def test_jpegs_decode_to_the_pixels_that_pillow_gives(
+    monkeypatch: pytest.MonkeyPatch, mode: str, options: dict[str, object]
+) -> None:
+    for size in ((160, 120), (161, 123), (97, 223)):
+        data = encode(Image.fromarray(photo(*size)).convert(mode), "JPEG", quality=88, **options)
+        for contract in (SQUARE, InputContract(64, 50), InputContract(*size)):
+            strict = prepare_file(data, contract).pixels
+            with monkeypatch.context() as patch:
+                patch.setattr(jpeg, "HAS_STRICT_DECODER", False)  # as on 32-bit boards
+                np.testing.assert_array_equal(prepare_file(data, contract).pixels, strict)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_decoded_jpeg_stays_what_it_is_when_the_next_one_comes(mode: str) -> None:
+    first, second = (encode(Image.fromarray(photo(80, 60, seed)).convert(mode), "JPEG") for seed in (1, 2))
+    decoded = decode_file(first, SQUARE)
+    before = np.array(decoded.image)
+    decode_file(second, SQUARE)
+    np.testing.assert_array_equal(np.array(decoded.image), before)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:

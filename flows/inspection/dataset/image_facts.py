@@ -95,7 +95,7 @@ def measure(
     contract = contract or working_contract()
     loaded = loaded or load_file(data, contract, uri)
     # the pages of a TIFF are counted by going through them, which a loaded one no longer can
-    header = loaded.image if isinstance(loaded.image, JpegImageFile) else open_file(data, uri)
+    header = loaded.header if isinstance(loaded.header, JpegImageFile) else open_file(data, uri)
     if loaded.scale > 1 and max(loaded.image.size) < MEASURED_PX:
         contract = working_contract(contract.white_level)
         loaded = load_file(data, contract, uri)
