@@ -97,13 +97,15 @@ def run(
                 settings.sink, names, settings.thing, line, settings.file, settings.mqtt, nucleus
             )
             stack.callback(transport.close)
-            transport.start()
         try:
             assembly = _Assembly(configuration, serving, line, stopping, show, nucleus, transport, names, stack)
         except EdgeError as error:
             if transport is not None:
+                transport.start()
                 tell_refusal(error, transport, names, line, settings.thing, stopping)
             raise
+        if transport is not None:
+            transport.start()  # not before the source listens: what was kept for this device comes at once
         return assembly.run()
 
 

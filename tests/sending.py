@@ -66,7 +66,7 @@ class Recorder:
             raise fault
         self.taken.append((topic, payload))
 
-    def subscribe(self, topic: str, on_message: OnMessage) -> None: ...
+    def subscribe(self, topic: str, on_message: OnMessage, on_kept: OnMessage | None = None) -> None: ...
 
     def state(self) -> TransportState:
         return TransportState(self.connected, "")

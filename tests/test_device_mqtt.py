@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from awscrt import mqtt5
 from mosquitto import Authority, Identity, Mosquitto
 from sending import TOPICS, result, until
 
@@ -60,10 +61,15 @@ def connect(broker: Mosquitto) -> Iterator[Connect]:
     made: list[MqttTransport] = []
 
     def connect(
-        name: str, will: tuple[str, bytes] | None = None, wait: bool = True, **changes: object
+        name: str,
+        will: tuple[str, bytes] | None = None,
+        wait: bool = True,
+        listen: Callable[[MqttTransport], None] = lambda transport: None,
+        **changes: object,
     ) -> MqttTransport:
         transport = MqttTransport(settings_of(broker, broker.authority.sign(name), **changes), name, will)
         made.append(transport)
+        listen(transport)
         transport.start()
         if wait:
             until(lambda: transport.state().connected)
@@ -76,6 +82,13 @@ def connect(broker: Mosquitto) -> Iterator[Connect]:
 
 def subscribed(transport: MqttTransport) -> bool:
     return transport.state().connected and "not subscribed" not in transport.state().message
+
+
+def retain(transport: MqttTransport, payload: bytes) -> None:
+    """Publish a trigger that the broker hands to everybody who subscribes later."""
+    assert transport._client is not None
+    packet = mqtt5.PublishPacket(topic=TOPICS.trigger, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
+    transport._client.publish(packet).result(10)
 
 
 def published(transport: MqttTransport) -> bool:
@@ -140,6 +153,66 @@ def test_triggers_sent_while_the_device_was_away_arrive_later(broker: Mosquitto,
     again.subscribe(TOPICS.trigger, lambda topic, payload: heard.append(payload))
     until(lambda: heard)
     assert heard == [b'{"part_id":"7"}']
+
+
+def test_triggers_for_a_camera_are_heard_at_once_or_never(broker: Mosquitto, connect: Connect) -> None:
+    heard: list[bytes] = []
+    kept: list[bytes] = []
+
+    def connect_camera() -> MqttTransport:
+        return connect(
+            "thing-1",
+            wait=False,
+            listen=lambda device: device.subscribe(
+                TOPICS.trigger,
+                lambda topic, payload: heard.append(payload),
+                lambda topic, payload: kept.append(payload),
+            ),
+        )
+
+    before = connect("thing-1")  # the same device as it was before it had a camera: with a session
+    before.subscribe(TOPICS.trigger, lambda topic, payload: None)
+    until(lambda: subscribed(before))
+    before.close()
+    controller = connect("controller")
+    controller.publish(TOPICS.trigger, b'{"part_id":"before the first start"}', 10)
+    device = connect_camera()
+    until(lambda: subscribed(device))
+    controller.publish(TOPICS.trigger, b'{"part_id":"live"}', 10)
+    until(lambda: heard)
+    device.close()
+    controller.publish(TOPICS.trigger, b'{"part_id":"while away"}', 10)
+    retain(controller, b'{"part_id":"retained"}')
+    again = connect_camera()
+    until(lambda: subscribed(again))
+    controller.publish(TOPICS.trigger, b'{"part_id":"live again"}', 10)
+    until(lambda: len(heard) == 2 and kept)
+    assert heard == [b'{"part_id":"live"}', b'{"part_id":"live again"}']
+    assert kept == [b'{"part_id":"retained"}']
+
+
+def test_a_camera_hears_no_trigger_of_the_time_in_which_its_connection_was_lost(
+    broker: Mosquitto, connect: Connect
+) -> None:
+    heard: list[bytes] = []
+
+    def listen(device: MqttTransport) -> None:
+        device.subscribe(TOPICS.trigger, lambda topic, payload: heard.append(payload), lambda topic, payload: None)
+
+    device = connect("thing-1", listen=listen)
+    until(lambda: subscribed(device))
+    controller = connect("controller")
+    controller.publish(TOPICS.trigger, b"1", 10)
+    until(lambda: heard == [b"1"])
+    assert device._client is not None
+    device._client.stop()  # as if the cable were pulled: the broker keeps its session
+    until(lambda: not device.state().connected)
+    controller.publish(TOPICS.trigger, b"2", 10)
+    device._client.start()
+    until(lambda: subscribed(device))
+    controller.publish(TOPICS.trigger, b"3", 10)
+    until(lambda: b"3" in heard)
+    assert heard == [b"1", b"3"]
 
 
 def test_subscriptions_stand_again_at_a_broker_that_forgot_the_session(broker: Mosquitto, connect: Connect) -> None:

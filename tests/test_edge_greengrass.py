@@ -239,6 +239,21 @@ def test_triggers_come_from_iot_core_and_from_the_bus_of_the_device(
     assert [json.loads(payload)["part_id"] for payload in heard] == ["1", "2", "3"]
 
 
+def test_what_comes_from_iot_core_may_have_been_kept_by_the_session_of_the_nucleus(
+    double: IpcDouble, transport: GreengrassTransport
+) -> None:
+    live: list[bytes] = []
+    kept: list[bytes] = []
+    transport.subscribe(
+        TOPICS.trigger, lambda topic, payload: live.append(payload), lambda topic, payload: kept.append(payload)
+    )
+    until(lambda: double.subscribed("SubscribeToIoTCore") and double.subscribed("SubscribeToTopic"))
+    double.send_core(TOPICS.trigger, b"core")
+    double.send_local(TOPICS.local_trigger, b"bus")
+    until(lambda: live and kept)
+    assert (live, kept) == ([b"bus"], [b"core"])
+
+
 def test_a_subscription_made_while_offline_stands_when_the_network_is_back(
     double: IpcDouble, transport: GreengrassTransport
 ) -> None:

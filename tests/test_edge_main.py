@@ -20,11 +20,12 @@ from small_disk import mount, remount, unmount
 import edge.assembly
 from edge.__main__ import main
 from edge.contract import InputGuard, Range
+from edge.errors import TransportError
 from edge.judge import judge_file
 from edge.package import open_package
 from edge.results import parse_result
 from edge.transports.files import FileTransport
-from edge.transports.interface import TransportState
+from edge.transports.interface import OnMessage, TransportState
 
 
 @pytest.fixture
@@ -327,6 +328,42 @@ def test_a_nucleus_that_is_gone_ends_the_program_with_another_status(
     left = [path for path in parts.iterdir() if path.is_file()]
     done = list((parts / "done").rglob("*.*"))
     assert len(left) + len(done) == 7
+
+
+def test_the_source_listens_before_the_transport_connects(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Kept:
+        """Hands over what was kept for this device as soon as it connects, then is gone."""
+
+        name, max_payload_bytes = "mqtt", 128_000
+
+        def __init__(self) -> None:
+            self.listeners: list[OnMessage] = []
+            self.taken = 0
+            self.state_now = TransportState(True, "connected")
+
+        def start(self) -> None:
+            self.taken = len(self.listeners)
+            self.state_now = TransportState(False, "gone", fatal=True)
+
+        def subscribe(self, topic: str, on_message: OnMessage, on_kept: OnMessage | None = None) -> None:
+            self.listeners.append(on_message)
+
+        def publish(self, topic: str, payload: bytes, timeout_s: float) -> None:
+            raise TransportError("gone")
+
+        def state(self) -> TransportState:
+            return self.state_now
+
+        def close(self) -> None:
+            pass
+
+    transport = Kept()
+    monkeypatch.setattr(edge.assembly, "open_transport", lambda *rest: transport)
+    arguments = ["--model", str(package), "--source", "trigger:", "--sink", f"file:{tmp_path / 'results.jsonl'}"]
+    assert main([*arguments, "--state", str(tmp_path / "state")]) == 3
+    assert transport.taken == 1
 
 
 def running(arguments: list[str], **more: Any) -> "subprocess.Popen[str]":

@@ -233,7 +233,7 @@ class FakeTransport:
             raise self.error
         self.taken.append(json.loads(payload))
 
-    def subscribe(self, topic: str, on_message: OnMessage) -> None:
+    def subscribe(self, topic: str, on_message: OnMessage, on_kept: OnMessage | None = None) -> None:
         raise AssertionError("outputs hear nothing")
 
     def state(self) -> TransportState:

@@ -14,7 +14,9 @@ import pytest
 
 from edge.errors import RefusedError, SourceError, TransportError
 from edge.sources import answers as answers_module
+from edge.sources import trouble
 from edge.sources.gpio import GpioTriggers
+from edge.sources.messages import TopicTriggers
 from edge.sources.opening import open_source
 from edge.sources.settings import SourceSettings, TriggerSettings
 from edge.sources.trigger_message import BadTriggerError, read_trigger
@@ -35,18 +37,26 @@ class FakeTransport:
         self.published: list[tuple[str, dict[str, Any]]] = []
         self.failures: list[Exception] = []
         self.receive: Callable[[str, bytes], None] = lambda topic, payload: None
+        self.receive_kept: Callable[[str, bytes], None] | None = None
 
-    def subscribe(self, topic: str, on_message: Callable[[str, bytes], None]) -> None:
-        self.topic, self.receive = topic, on_message
+    def subscribe(
+        self,
+        topic: str,
+        on_message: Callable[[str, bytes], None],
+        on_kept: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        self.topic, self.receive, self.receive_kept = topic, on_message, on_kept
 
     def publish(self, topic: str, payload: bytes, timeout_s: float) -> None:
         if self.failures:
             raise self.failures.pop(0)
         self.published.append((topic, json.loads(payload)))
 
-    def send(self, message: object) -> None:
+    def send(self, message: object, kept: bool = False) -> None:
         payload = message if isinstance(message, bytes) else json.dumps(message).encode()
-        self.receive(self.topic, payload)
+        receive = self.receive_kept if kept else self.receive
+        assert receive is not None
+        receive(self.topic, payload)
 
 
 @pytest.fixture
@@ -60,6 +70,18 @@ def source(transport: FakeTransport) -> Iterator[TriggeredSource]:
     assert isinstance(opened, TriggeredSource)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def triggers(transport: FakeTransport) -> Iterator[TopicTriggers]:
+    """Messages for which a camera looks."""
+    opened = TopicTriggers(transport, TOPIC, TriggerSettings(max_age_ms=500), camera=True)  # type: ignore[arg-type]
+    yield opened
+    opened.close()
+
+
+def iso(at: float, zone: str) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.timezone.utc).isoformat().replace("+00:00", zone)  # noqa: UP017
 
 
 def result(**values: object) -> Any:
@@ -145,6 +167,59 @@ def test_a_trigger_without_an_image_is_an_error_where_no_camera_is(
     assert part.fault[0] == "trigger_without_image"
 
 
+@pytest.mark.parametrize("write", [float, lambda at: iso(at, "+00:00"), lambda at: iso(at, "Z")], ids=["s", "iso", "Z"])
+def test_a_camera_follows_no_trigger_whose_part_is_gone(
+    transport: FakeTransport, triggers: TopicTriggers, write: Callable[[float], object]
+) -> None:
+    transport.send({"id": "old", "part_id": "p1", "sent_at": write(time.time() - 3600)})
+    assert triggers.wait(0.05) is None
+    assert triggers.counts()["triggers_stale"] == 1
+    assert "trigger old: not followed: sent 3600" in triggers.problem()
+    transport.send({"id": "ahead", "sent_at": write(time.time() + 3600)})
+    assert triggers.wait(0.05) is None
+    assert "set both clocks" in triggers.problem()
+    transport.send({"id": "new", "part_id": "p2", "sent_at": write(time.time() - 0.1)})
+    trigger = triggers.wait(LONG_S)
+    assert trigger is not None
+    assert (trigger.message.part_id, trigger.fault) == ("p2", None)
+    assert triggers.counts()["triggers_stale"] == 2
+
+
+def test_a_camera_follows_what_was_kept_on_the_way_only_if_it_says_that_it_is_new(
+    transport: FakeTransport, triggers: TopicTriggers
+) -> None:
+    transport.send({"id": "retained"}, kept=True)
+    transport.send({"id": "garbage", "lot": {}}, kept=True)
+    transport.send(b"garbage", kept=True)
+    assert triggers.wait(0.05) is None
+    assert (triggers.counts()["triggers_stale"], triggers.counts()["triggers_invalid"]) == (1, 2)
+    assert "add sent_at" in triggers.problem()
+    transport.send({"id": "quick", "sent_at": time.time()}, kept=True)
+    assert triggers.wait(LONG_S) is not None
+    transport.send({"id": "live"})
+    assert triggers.wait(LONG_S) is not None
+
+
+def test_a_trigger_that_brings_its_image_is_good_whenever_it_comes(
+    transport: FakeTransport, source: TriggeredSource, triggers: TopicTriggers
+) -> None:
+    late = {"id": "late", "sent_at": time.time() - 3600, "image": base64.b64encode(JPEG).decode()}
+    transport.send(late, kept=True)
+    trigger = triggers.wait(LONG_S)
+    assert trigger is not None
+    assert trigger.message.image == JPEG
+
+
+def test_without_a_camera_the_transport_hands_on_all_that_it_kept(
+    transport: FakeTransport, source: TriggeredSource
+) -> None:
+    assert transport.receive_kept is None
+    transport.send({"id": "late", "sent_at": time.time() - 3600, "image": base64.b64encode(JPEG).decode()})
+    part = source.next_part(LONG_S)
+    assert part is not None
+    assert (part.data, part.fault) == (JPEG, None)
+
+
 GARBAGE: list[object] = [
     b"",
     b"\0",
@@ -181,6 +256,12 @@ WITH_ID: list[dict[str, object]] = [
     {"requires": ["warp"]},
     {"requires": "warp"},
     {"requires": [[]]},
+    {"sent_at": "yesterday"},
+    {"sent_at": "2026-11-23T10:15:00"},  # of which zone?
+    {"sent_at": 1_796_055_119_860},  # milliseconds
+    {"sent_at": -1},
+    {"sent_at": True},
+    {"sent_at": []},
 ]
 
 
@@ -260,8 +341,12 @@ def test_random_values_in_every_field_are_triggers_or_refused() -> None:
         {"a": {"b": []}},
         "1.0",
         "AAAA",
+        1e300,
+        10**400,
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
     ]
-    names = ["schema", "requires", "id", "part_id", "lot", "station", "view", "image", "other"]
+    names = ["schema", "requires", "id", "part_id", "lot", "station", "view", "image", "sent_at", "other"]
     for _ in range(5000):
         document = {name: generator.choice(values) for name in generator.sample(names, generator.randrange(len(names)))}
         try:
@@ -281,7 +366,9 @@ def test_a_message_that_is_too_large_is_counted_unread(transport: FakeTransport)
     source.close()
 
 
-def test_too_many_waiting_triggers_are_reported_as_lost(transport: FakeTransport) -> None:
+def test_too_many_waiting_triggers_are_reported_as_lost_for_a_while(
+    transport: FakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = SourceSettings(trigger=TriggerSettings(max_waiting=3))
     source = open_source("trigger:", settings, transport, TOPIC)  # type: ignore[arg-type]
     for number in range(5):
@@ -292,6 +379,8 @@ def test_too_many_waiting_triggers_are_reported_as_lost(transport: FakeTransport
     assert (health.counts["triggers_dropped"], health.counts["triggers_waiting"]) == (2, 3)
     parts = [source.next_part(LONG_S) for _ in range(3)]
     assert [part.source_key for part in parts if part] == ["trigger:0", "trigger:1", "trigger:2"]
+    monkeypatch.setattr(trouble, "RECENT_S", 0.0)
+    assert source.health().ok  # nothing was lost lately
     source.close()
 
 
@@ -398,7 +487,7 @@ def test_an_edge_is_a_trigger_of_its_own_time() -> None:
     assert gpiod.released == 1
 
 
-def test_edges_that_came_too_fast_are_reported_as_lost() -> None:
+def test_edges_that_came_too_fast_are_reported_as_lost_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     gpiod = FakeGpiod()
     triggers = GpioTriggers(TriggerSettings(kind="gpio"), gpiod)
     gpiod.pulse(1)
@@ -407,6 +496,8 @@ def test_edges_that_came_too_fast_are_reported_as_lost() -> None:
     assert triggers.wait(LONG_S)
     assert triggers.counts()["triggers_dropped"] == 3
     assert "without a verdict" in triggers.problem()
+    monkeypatch.setattr(trouble, "RECENT_S", 0.0)
+    assert triggers.problem() == ""
 
 
 def test_a_line_that_breaks_is_asked_for_again() -> None:
@@ -436,6 +527,7 @@ def test_a_line_that_is_not_there_is_refused_at_the_start() -> None:
         {"kind": "bell"},
         {"interval_s": -1.0},
         {"max_waiting": 0},
+        {"max_age_ms": 0},
         {"gpio_edge": "both"},
         {"gpio_bias": "up"},
         {"topic": "a/+"},

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from edge.errors import RefusedError, TransportError
-from edge.sources.trigger_message import SCHEMA, TriggerMessage
+from edge.sources.trigger_message import TriggerMessage
 
 if TYPE_CHECKING:
     from edge.results import Result
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SCHEMA = "1.0"  # of an answer
 _MAX_WAITING = 1000
 _PUBLISH_TIMEOUT_S = 5.0
 _AGAIN_S = 1.0

@@ -13,6 +13,7 @@ from edge.backoff import Backoff
 from edge.errors import SourceError
 from edge.sources.settings import TriggerSettings
 from edge.sources.triggers import Keys, Trigger
+from edge.sources.trouble import Trouble
 
 if TYPE_CHECKING:
     from edge.results import Result
@@ -35,7 +36,8 @@ class GpioTriggers:
         self._settings, self._gpiod = settings, gpiod or _load_gpiod()
         self._keys = Keys()
         self._counts: Counter[str] = Counter()
-        self._problem = ""
+        self._problem = ""  # why there is no line
+        self._trouble = Trouble()
         self._backoff = Backoff(_REOPEN_MIN_S, _REOPEN_MAX_S)
         self._edges: deque[Any] = deque()
         self._last_number: int | None = None
@@ -57,7 +59,7 @@ class GpioTriggers:
         edge = self._edges.popleft()
         if self._last_number is not None and edge.line_seqno > self._last_number + 1:
             self._counts["triggers_dropped"] += edge.line_seqno - self._last_number - 1
-            self._problem = f"{self._where}: edges came faster than they were read; parts passed without a verdict"
+            self._trouble.note(f"{self._where}: edges came faster than they were read; parts passed without a verdict")
         self._last_number = edge.line_seqno
         arrived_s = edge.timestamp_ns / 1e9  # CLOCK_MONOTONIC, which time.monotonic() is
         arrived_at = time.time() - (time.monotonic() - arrived_s)
@@ -67,8 +69,8 @@ class GpioTriggers:
         """A wire takes no answer; the line's output does."""
 
     def problem(self) -> str:
-        """The line is gone, or edges were lost."""
-        return self._problem
+        """The line is gone, or edges were lost lately."""
+        return self._problem or self._trouble.message()
 
     def counts(self) -> dict[str, int]:
         """Edges dropped."""

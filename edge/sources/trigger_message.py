@@ -2,7 +2,8 @@
 
 A message is a JSON object, all of whose fields may be missing:
 
-    {"schema": "1.0", "id": "unique", "part_id": "…", "lot": "…", "station": "…", "view": "…", "image": "<base64>"}
+    {"schema": "1.1", "id": "unique", "sent_at": 1796055119.86, "part_id": "…", "lot": "…", "station": "…", "view": "…",
+     "image": "<base64>"}
 
 or, over plain MQTT, an image file as it is (JPEG, PNG, BMP, TIFF). Messages come from anywhere: nothing in them is
 believed before it is checked.
@@ -12,14 +13,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime
 import json
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"  # 1.1: sent_at
 _KNOWN_REQUIREMENTS: frozenset[str] = frozenset()
 _MAX_ID = 128  # characters
 _MAX_NAME = 96  # characters
+_LATEST_S = 1e11  # unix seconds: larger numbers are milliseconds
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -33,6 +36,7 @@ class TriggerMessage:
     station: str | None = None
     view: str | None = None
     image: bytes | None = None
+    sent_at: float | None = None  # unix seconds, by the sender's clock
 
 
 class BadTriggerError(Exception):
@@ -67,9 +71,10 @@ def read_trigger(payload: bytes, images: bool = True) -> TriggerMessage:
         _check_version(document)
         names = {name: _name(name, document.get(name)) for name in ("part_id", "lot", "station", "view")}
         image = _image(document.get("image"), images)
+        sent_at = _sent_at(document.get("sent_at"))
     except ValueError as error:
         raise BadTriggerError(str(error), trigger_id) from None
-    return TriggerMessage(trigger_id, image=image, **names)
+    return TriggerMessage(trigger_id, image=image, sent_at=sent_at, **names)
 
 
 def _load(payload: bytes) -> dict[str, Any]:
@@ -117,6 +122,24 @@ def _image(value: object, images: bool) -> bytes | None:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"image: want the file in base64: {error}") from None
+
+
+def _sent_at(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = value[:-1] + "+00:00" if value.endswith("Z") else value  # Python 3.10 reads no Z
+        try:
+            moment = datetime.datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is not None and moment.tzinfo is not None:
+            return moment.timestamp()
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_S:
+        return float(value)
+    raise ValueError(
+        f"sent_at: want unix seconds, or a time such as 2026-11-23T10:15:00.250+00:00, found {_shown(value)}"
+    )
 
 
 def _check_version(document: dict[str, Any]) -> None:

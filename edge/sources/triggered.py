@@ -11,9 +11,10 @@ from edge.errors import SourceError
 from edge.part import Part, SourceHealth
 from edge.sources.camera import Camera, Capture, Shot
 from edge.sources.gpio import GpioTriggers
+from edge.sources.messages import TopicTriggers
 from edge.sources.opencv import StreamCapture, V4l2Capture, load_opencv, without_secrets
 from edge.sources.settings import SourceSettings
-from edge.sources.triggers import IntervalTriggers, TopicTriggers, Trigger, Triggers
+from edge.sources.triggers import IntervalTriggers, Trigger, Triggers
 
 if TYPE_CHECKING:
     from edge.results import Result
@@ -136,7 +137,7 @@ def open_triggered(
     if kind == "trigger":
         if rest:
             raise SourceError(f"source: want 'trigger:' and nothing after it, found {text!r}; the topic is a setting")
-        return TriggeredSource("trigger", _topic_triggers(settings, transport, trigger_topic), None, settings)
+        return TriggeredSource("trigger", _topic_triggers(settings, transport, trigger_topic, False), None, settings)
     cv2, camera_settings = load_opencv(), settings.camera
     if kind == "v4l2":
         if not rest.startswith("/dev/"):
@@ -161,11 +162,11 @@ def _open_triggers(settings: SourceSettings, transport: Transport | None, topic:
         return IntervalTriggers(settings.trigger.interval_s)
     if settings.trigger.kind == "gpio":
         return GpioTriggers(settings.trigger)
-    return _topic_triggers(settings, transport, topic)
+    return _topic_triggers(settings, transport, topic, True)
 
 
-def _topic_triggers(settings: SourceSettings, transport: Transport | None, topic: str) -> TopicTriggers:
+def _topic_triggers(settings: SourceSettings, transport: Transport | None, topic: str, camera: bool) -> TopicTriggers:
     topic = settings.trigger.topic or topic
     if transport is None or not topic:
         raise SourceError("source: triggers by message need a transport and a topic; set a sink such as mqtt:HOST:PORT")
-    return TopicTriggers(transport, topic, settings.trigger)
+    return TopicTriggers(transport, topic, settings.trigger, camera)

@@ -76,7 +76,7 @@ class FileTransport:
             return self._folder / (f"{self._stem}.jsonl" if kind == "results" else f"{self._stem}-{kind}.jsonl")
         return self._folder / f"{kind}.jsonl"
 
-    def subscribe(self, topic: str, on_message: OnMessage) -> None:
+    def subscribe(self, topic: str, on_message: OnMessage, on_kept: OnMessage | None = None) -> None:
         """Files bring no messages.
 
         Raises:

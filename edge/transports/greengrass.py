@@ -95,13 +95,14 @@ class GreengrassTransport:
             self._offline = ""
             self._renew()
 
-    def subscribe(self, topic: str, on_message: OnMessage) -> None:
+    def subscribe(self, topic: str, on_message: OnMessage, on_kept: OnMessage | None = None) -> None:
         """Hear a topic of IoT Core, and of the device's bus if it has a name there; tried until it stands.
 
-        Messages over about 4.9 kB never arrive through nucleus lite.
+        Messages over about 4.9 kB never arrive through nucleus lite. The nucleus has a session of its own with IoT
+        Core, which may keep messages: all that come from there count as kept. The bus keeps none.
         """
         with self._lock:
-            self._subscriptions.append(_Subscription(topic, False, on_message))
+            self._subscriptions.append(_Subscription(topic, False, on_kept or on_message))
             if topic in self._local:
                 self._subscriptions.append(_Subscription(self._local[topic], True, on_message))
         self._work.set()

@@ -35,8 +35,15 @@ class Transport(Protocol):
             TransportError: not now: offline, timeout. Try again later.
         """
 
-    def subscribe(self, topic: str, on_message: OnMessage) -> None:
-        """Hear a topic, now or as soon as connected, and again after each reconnection."""
+    def subscribe(self, topic: str, on_message: OnMessage, on_kept: OnMessage | None = None) -> None:
+        """Hear a topic as soon as connected, and again after each reconnection. Call it before `start`.
+
+        Args:
+            topic: which.
+            on_message: takes what comes: also what the other side kept while this device was away.
+            on_kept: given where only what is sent now is of use. Then nothing is kept for this device; and what may
+                have been kept on the way all the same (a retained message) goes here, not to `on_message`.
+        """
 
     def state(self) -> TransportState:
         """How it does now."""

@@ -1,8 +1,9 @@
 """MQTT 5 over TLS with a certificate on both sides, through awscrt.
 
 The client reconnects by itself, with backoff and jitter, and takes its session up again: what came for this device
-while it was away arrives, and subscriptions stand. Results wait in the spool, never in the client: while there is no
-connection a publish fails at once.
+while it was away arrives, and subscriptions stand. With a subscriber to whom old messages are of no use, each
+connection begins a new session: an MQTT session keeps all its subscriptions or none. Results wait in the spool, never
+in the client: while there is no connection a publish fails at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class MqttTransport:
         self._made_of: tuple[Any, ...] = ()  # what the files were when the client was made
         self._connected = False
         self._message = "not started"
-        self._subscriptions: dict[str, OnMessage] = {}
+        self._subscriptions: dict[str, tuple[OnMessage, OnMessage | None]] = {}  # and who takes what was kept
         self._missing: set[str] = set()  # topics that the broker has yet to confirm
         self._work = threading.Event()
         self._stopping = threading.Event()
@@ -110,10 +110,10 @@ class MqttTransport:
         if code is None or code >= 0x80:
             raise TransportError(f"{topic}: the broker does not take it now: {name_of(code)}")
 
-    def subscribe(self, topic: str, on_message: OnMessage) -> None:
+    def subscribe(self, topic: str, on_message: OnMessage, on_kept: OnMessage | None = None) -> None:
         """Hear a topic; tried until the broker confirms, and again when it has lost the session."""
         with self._lock:
-            self._subscriptions[topic] = on_message
+            self._subscriptions[topic] = (on_message, on_kept)
             self._missing.add(topic)
         self._work.set()
 
@@ -162,8 +162,10 @@ class MqttTransport:
 
     def _make(self) -> bool:
         files = self._files()
+        with self._lock:
+            keep_session = all(on_kept is None for _, on_kept in self._subscriptions.values())
         try:
-            options = connection_options(self._settings, self._client_id, self._will)
+            options = connection_options(self._settings, self._client_id, self._will, keep_session)
             options.on_publish_callback_fn = self._on_publish
             options.on_lifecycle_event_connection_success_fn = self._on_connected
             options.on_lifecycle_event_connection_failure_fn = self._on_failure
@@ -257,8 +259,10 @@ class MqttTransport:
     def _on_publish(self, data: mqtt5.PublishReceivedData) -> None:
         packet = data.publish_packet
         with self._lock:
-            handlers: list[Callable[[str, bytes], None]] = [
-                handler for topic, handler in self._subscriptions.items() if matches(packet.topic, topic)
+            handlers = [
+                on_kept if packet.retain and on_kept is not None else on_message
+                for topic, (on_message, on_kept) in self._subscriptions.items()
+                if matches(packet.topic, topic)
             ]
         for handler in handlers:
             try:

@@ -20,13 +20,16 @@ _HINTS = (
 )
 
 
-def connection_options(settings: MqttSettings, client_id: str, will: tuple[str, bytes] | None) -> mqtt5.ClientOptions:
+def connection_options(
+    settings: MqttSettings, client_id: str, will: tuple[str, bytes] | None, keep_session: bool = True
+) -> mqtt5.ClientOptions:
     """All that a client needs but its callbacks.
 
     Args:
         settings: where to and how.
         client_id: names this device at the broker.
         will: topic and payload that the broker publishes when this device is gone without a goodbye.
+        keep_session: False: every connection begins a session of its own, and an earlier one is thrown away.
 
     Raises:
         OSError: a certificate's file cannot be read.
@@ -47,18 +50,20 @@ def connection_options(settings: MqttSettings, client_id: str, will: tuple[str, 
     connect = mqtt5.ConnectPacket(
         client_id=client_id,
         keep_alive_interval_sec=settings.keep_alive_s,
-        session_expiry_interval_sec=settings.session_expiry_s,
+        # The end of a session lets the will out: without one to come back to, it lasts as long as the will's delay.
+        session_expiry_interval_sec=settings.session_expiry_s if keep_session else settings.will_delay_s,
     )
     if will is not None:
         connect.will = mqtt5.PublishPacket(topic=will[0], payload=will[1], qos=mqtt5.QoS.AT_LEAST_ONCE)
         connect.will_delay_interval_sec = settings.will_delay_s
+    behaviour = mqtt5.ClientSessionBehaviorType
     return mqtt5.ClientOptions(
         host_name=settings.host,
         port=settings.port,
         tls_ctx=io.ClientTlsContext(tls),
         socket_options=socket,
         connect_options=connect,
-        session_behavior=mqtt5.ClientSessionBehaviorType.REJOIN_ALWAYS,
+        session_behavior=behaviour.REJOIN_ALWAYS if keep_session else behaviour.CLEAN,
         # Results wait in the spool, which outlives this process, and not in the client.
         offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
         retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.DECORRELATED,

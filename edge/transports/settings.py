@@ -39,7 +39,7 @@ class MqttSettings:
     ping_timeout_s: int = 10  # and given up when no answer came in this time
     connect_timeout_s: int = 15  # TCP, TLS and MQTT handshakes, each
     ack_timeout_s: int = 20  # a message without acknowledgement in this time is sent again
-    session_expiry_s: int = 86_400  # how long the broker keeps what came for a device that is away
+    session_expiry_s: int = 86_400  # the broker keeps so long what came for a device that is away; for cameras nothing
     reconnect_min_s: float = 1.0  # first wait before connecting again; doubled, with jitter
     reconnect_max_s: float = 60.0  # longest wait
     will_delay_s: int = 10  # a device gone for longer than this is reported lost on its health topic
