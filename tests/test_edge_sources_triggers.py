@@ -14,12 +14,12 @@ import pytest
 
 from edge.errors import RefusedError, SourceError, TransportError
 from edge.sources import answers as answers_module
-from edge.sources import trouble
+from edge.sources import identity, trouble
 from edge.sources.gpio import GpioTriggers
 from edge.sources.messages import TopicTriggers
 from edge.sources.opening import open_source
 from edge.sources.settings import SourceSettings, TriggerSettings
-from edge.sources.trigger_message import BadTriggerError, read_trigger
+from edge.sources.trigger_message import BadTriggerError, TriggerMessage, read_trigger
 from edge.sources.triggered import TriggeredSource
 
 LONG_S = 20.0
@@ -102,7 +102,8 @@ def test_a_message_brings_a_part_with_its_names_and_image(transport: FakeTranspo
     part = source.next_part(LONG_S)
     assert part is not None
     assert (part.part_id, part.lot, part.station, part.view) == ("p7", "33", "press", "top")
-    assert (part.data, part.source_key, part.fault) == (JPEG, "trigger:a-1", None)
+    assert (part.data, part.fault) == (JPEG, None)
+    assert part.source_key.startswith("trigger:a-1#")
     assert part.started_s <= time.monotonic()
     assert part.handle.message.image is None  # type: ignore[attr-defined]  # the picture is not kept twice
 
@@ -118,12 +119,68 @@ def test_an_image_alone_is_a_trigger(transport: FakeTransport, source: Triggered
     assert len(keys) == 2
 
 
-def test_the_same_id_is_the_same_inspection(transport: FakeTransport, source: TriggeredSource) -> None:
+def test_the_same_id_names_and_image_are_the_same_inspection(transport: FakeTransport, source: TriggeredSource) -> None:
+    keys = set()
     for trigger_id in ("7", 7, "7"):
-        transport.send({"id": trigger_id, "image": base64.b64encode(JPEG).decode()})
+        transport.send({"id": trigger_id, "part_id": "p", "image": base64.b64encode(JPEG).decode()})
         part = source.next_part(LONG_S)
         assert part is not None
-        assert part.source_key == "trigger:7"
+        keys.add(part.source_key)
+    assert len(keys) == 1
+
+
+def test_an_id_that_is_used_again_means_another_part(transport: FakeTransport, source: TriggeredSource) -> None:
+    """Counters begin again: yesterday's verdict must not answer for today's part."""
+    keys = set()
+    messages: list[dict[str, object]] = [
+        {"image": base64.b64encode(JPEG).decode()},
+        {"image": base64.b64encode(JPEG + b"another").decode()},
+        {"image": base64.b64encode(JPEG).decode(), "part_id": "A-1"},
+        {"image": base64.b64encode(JPEG).decode(), "part_id": "B-9"},
+        {"image": base64.b64encode(JPEG).decode(), "lot": "A-1"},
+        {"part_id": "A-1"},  # without an image: an error, and so are the next two
+        {"part_id": ["garbage"]},
+        {"part_id": ["other garbage"]},
+    ]
+    for message in messages:
+        transport.send({"id": "17", **message})
+        part = source.next_part(LONG_S)
+        assert part is not None
+        keys.add(part.source_key)
+    assert len(keys) == len(messages)
+
+
+def test_a_camera_looks_again_when_an_id_comes_again_later_or_with_other_names(transport: FakeTransport) -> None:
+    settings = TriggerSettings(repeat_within_s=0.3)
+    triggers = TopicTriggers(transport, TOPIC, settings, camera=True)  # type: ignore[arg-type]
+
+    def key(message: dict[str, object]) -> str:
+        transport.send(message)
+        trigger = triggers.wait(LONG_S)
+        assert trigger is not None
+        return trigger.key
+
+    first = key({"id": 17, "part_id": "A-1"})
+    assert key({"id": 17, "part_id": "A-1"}) == first  # delivered twice
+    assert key({"id": 17, "part_id": "B-9"}) != first
+    assert key({"id": 17, "part_id": "A-1", "lot": "2"}) != first
+    assert key({"id": 18, "part_id": "A-1"}) != first
+    time.sleep(0.35)
+    later = key({"id": 17, "part_id": "A-1"})
+    assert later != first
+    triggers.close()
+    triggers = TopicTriggers(transport, TOPIC, settings, camera=True)  # type: ignore[arg-type]
+    assert key({"id": 17, "part_id": "A-1"}) not in (first, later)  # the program was started anew
+    triggers.close()
+
+
+def test_what_a_camera_remembers_of_its_triggers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_MAX_REMEMBERED", 5)
+    identities = identity.Identities(60.0)
+    keys = [identities.of_moment(TriggerMessage(str(number)), 0.0) for number in range(20)]
+    assert len(set(keys)) == 20
+    assert len(identities._seen) == 5
+    assert identities.of_moment(TriggerMessage("19"), 1.0) == keys[19]
 
 
 def test_the_verdict_is_answered(transport: FakeTransport, source: TriggeredSource) -> None:
@@ -273,7 +330,7 @@ def test_garbage_is_counted_and_the_next_trigger_is_served(
     transport.send({"id": "good", "image": base64.b64encode(JPEG).decode()})
     part = source.next_part(LONG_S)
     assert part is not None
-    assert part.source_key == "trigger:good"
+    assert part.source_key.startswith("trigger:good#")
     assert source.health().counts["triggers_invalid"] == 1
 
 
@@ -284,7 +341,7 @@ def test_garbage_that_names_its_trigger_is_an_error_that_is_answered(
     transport.send({"id": "bad-1", **fields})
     part = source.next_part(LONG_S)
     assert part is not None
-    assert part.source_key == "trigger:bad-1"
+    assert part.source_key.startswith("trigger:bad-1#")
     assert part.fault is not None
     assert part.fault[0] == "trigger_invalid"
     assert part.fault[1].isprintable()
@@ -378,7 +435,7 @@ def test_too_many_waiting_triggers_are_reported_as_lost_for_a_while(
     assert "without a verdict" in health.message
     assert (health.counts["triggers_dropped"], health.counts["triggers_waiting"]) == (2, 3)
     parts = [source.next_part(LONG_S) for _ in range(3)]
-    assert [part.source_key for part in parts if part] == ["trigger:0", "trigger:1", "trigger:2"]
+    assert [part.handle.message.id for part in parts if part] == ["0", "1", "2"]  # type: ignore[attr-defined]
     monkeypatch.setattr(trouble, "RECENT_S", 0.0)
     assert source.health().ok  # nothing was lost lately
     source.close()
@@ -391,7 +448,7 @@ def test_images_beyond_the_memory_for_them_become_errors_not_losses(transport: F
     for number in range(3):
         transport.send({"id": str(number), "image": image})
     parts = [source.next_part(LONG_S) for _ in range(3)]
-    assert [(part.source_key, part.fault and part.fault[0]) for part in parts if part] == [
+    assert [(part.source_key.split("#")[0], part.fault and part.fault[0]) for part in parts if part] == [
         ("trigger:0", None),
         ("trigger:1", "trigger_overflow"),
         ("trigger:2", "trigger_overflow"),
@@ -528,6 +585,7 @@ def test_a_line_that_is_not_there_is_refused_at_the_start() -> None:
         {"interval_s": -1.0},
         {"max_waiting": 0},
         {"max_age_ms": 0},
+        {"repeat_within_s": -1.0},
         {"gpio_edge": "both"},
         {"gpio_bias": "up"},
         {"topic": "a/+"},

@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.sources.answers import Answers
+from edge.sources.identity import Identities
 from edge.sources.settings import TriggerSettings
 from edge.sources.trigger_message import BadTriggerError, TriggerMessage, read_trigger
-from edge.sources.triggers import Keys, Trigger
+from edge.sources.triggers import Trigger
 from edge.sources.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class TopicTriggers:
         self._waiting_bytes = 0
         self._counts: Counter[str] = Counter()
         self._trouble = Trouble()
-        self._keys = Keys()
+        self._identities = Identities(settings.repeat_within_s)
         self._answers = Answers(transport, f"{topic}/answer")
         transport.subscribe(topic, self._receive, self._receive_kept if camera else None)
 
@@ -125,6 +126,7 @@ class TopicTriggers:
 
     def _read(self, arrival: _Arrival, fault: tuple[str, str] | None = None) -> Trigger | None:
         """The trigger in a message; None when it does not say for which part it is, or its part is gone."""
+        unread = b""
         try:
             message = read_trigger(arrival.payload, self._images)
         except BadTriggerError as error:
@@ -132,15 +134,20 @@ class TopicTriggers:
             if error.id is None or arrival.kept:
                 return None
             message, fault = TriggerMessage(error.id), ("trigger_invalid", f"trigger {error.id}: {error}")
-        old = self._too_old(message, arrival) if self._camera and message.image is None else ""
+            unread = arrival.payload
+        looks = self._camera and message.image is None and not unread  # the camera, for this part
+        old = self._too_old(message, arrival) if looks else ""
         if old:
             self._counts["triggers_stale"] += 1
             self._trouble.note(f"trigger {message.id or message.part_id or 'without id'}: not followed: {old}")
             log.warning("event=trigger_stale id=%s part_id=%s reason=%r", message.id, message.part_id, old)
             return None
-        if fault is not None and message.image is not None:
-            message = TriggerMessage(message.id, message.part_id, message.lot, message.station, message.view)
-        key = self._keys.next() if message.id is None else f"trigger:{message.id}"
+        if looks:
+            key = self._identities.of_moment(message, arrival.arrived_s)
+        else:
+            key = self._identities.of_content(message, unread)
+        if fault is not None:
+            message = replace(message, image=None)
         return Trigger(key, arrival.arrived_s, arrival.arrived_at, True, message, fault)
 
     def _refuse(self, reason: str) -> None:

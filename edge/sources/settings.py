@@ -83,6 +83,7 @@ class TriggerSettings:
     interval_s: float = 1.0  # s between two pictures; 0: every frame
     topic: str = ""  # empty: the `trigger` topic of this thing
     max_age_ms: int = 2000  # a camera follows no message whose sent_at is older: another part is there by now
+    repeat_within_s: float = 10.0  # s; a camera's trigger with the same id and names within this time is a repeat
     max_waiting: int = 256  # messages that may wait; more are dropped and counted
     max_message_bytes: int = 24 * 1024 * 1024  # a larger message is an error
     max_waiting_bytes: int = 96 * 1024 * 1024  # of all waiting messages together; images above it are errors
@@ -97,6 +98,7 @@ class TriggerSettings:
         faults = _choice("kind", self.kind, _TRIGGERS)
         faults += _within("interval_s", self.interval_s, 0, 86_400)
         faults += _within("max_age_ms", self.max_age_ms, 1, 3_600_000)
+        faults += _within("repeat_within_s", self.repeat_within_s, 0, 3600)
         faults += _within("max_waiting", self.max_waiting, 1, 100_000)
         faults += _within("max_message_bytes", self.max_message_bytes, 256, 256 * 1024 * 1024)
         faults += _within("max_waiting_bytes", self.max_waiting_bytes, 256, 2**33)
