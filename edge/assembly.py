@@ -145,7 +145,9 @@ class _Assembly:
             self._spool.on_committed = self._sender.wake
         self._outputs = open_outputs(settings.output, self._transport, names.output)
         stack.callback(self._outputs.close)
-        self._source: Source = open_source(settings.source.uri, settings.source, self._transport, names.trigger)
+        self._source: Source = open_source(
+            settings.source.uri, settings.source, self._transport, names.trigger, lambda: self._settings.deadline_ms
+        )
         stack.callback(self._source.close)
         kept = StateFile(Path(settings.state) / "figures.json")
         before = kept.read()

@@ -93,6 +93,12 @@ class InspectorSettings:
             number: float = getattr(self, name)
             if not low <= number <= high:
                 faults.append(f"{name}: want {low} to {high}, found {number}")
+        timeout_ms = self.source.camera.timeout_ms
+        if self.source.is_triggered_camera and timeout_ms > self.deadline_ms:
+            faults.append(
+                f"source.camera.timeout_ms: want at most deadline_ms, {self.deadline_ms:g}, or 0 for as long as that "
+                f"allows, found {timeout_ms}: the error of a part without a frame would come too late"
+            )
         if not self.source.uri:
             faults.append("source.uri: want a source such as folder:PATH or v4l2:/dev/video0 (--source), found nothing")
         # Those of a transport that is not chosen may be empty.

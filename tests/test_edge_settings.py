@@ -75,6 +75,17 @@ def test_values_out_of_range_are_named_with_their_table() -> None:
         assert f"\n  {name}: want" in str(error.value)
 
 
+def test_a_camera_that_is_triggered_may_not_wait_for_a_frame_beyond_the_deadline() -> None:
+    camera = {"uri": "v4l2:/dev/video0", "trigger": {"kind": "gpio"}, "camera": {"timeout_ms": 300}}
+    with pytest.raises(
+        SettingsError, match=r"source.camera.timeout_ms: want at most deadline_ms, 200, or 0 .* found 300"
+    ):
+        read_settings(LEAST, {"source": camera, "deadline_ms": 200})
+    assert read_settings(LEAST, {"source": camera, "deadline_ms": 300}).deadline_ms == 300
+    read_settings(LEAST, {"source": {**camera, "trigger": {"kind": "interval"}}, "deadline_ms": 200})
+    read_settings(LEAST, {"source": {**camera, "camera": {}}, "deadline_ms": 200})
+
+
 def test_only_the_chosen_transport_must_be_complete() -> None:
     assert read_settings(LEAST, {"sink": "none"}).mqtt.host == ""
     with pytest.raises(SettingsError, match=r"mqtt\.host"):

@@ -221,6 +221,52 @@ def test_a_trigger_whose_frame_does_not_come_is_an_error_and_the_next_part_may_b
     source.close()
 
 
+@pytest.mark.parametrize(
+    ("timeout_ms", "deadline_ms", "wanted_ms"), [(0, 200.0, 190), (150, 200.0, 150), (2000, 100.0, 90), (0, 20.0, 18)]
+)
+def test_the_error_of_a_part_without_a_frame_comes_by_the_deadline(
+    timeout_ms: int, deadline_ms: float, wanted_ms: int
+) -> None:
+    driver = Driver()
+    camera = Camera("camera", lambda: driver)
+    assert camera.capture(time.monotonic(), LONG_S) is not None
+    driver.silent = True
+    settings = SourceSettings(camera=CameraSettings(timeout_ms=timeout_ms))
+    trigger = promised()
+    source = TriggeredSource("camera", OneTrigger(trigger), camera, settings, lambda: deadline_ms)  # type: ignore[arg-type]
+    part = source.next_part(LONG_S)
+    took_ms = (time.monotonic() - trigger.arrived_s) * 1e3
+    assert part is not None
+    assert part.fault == ("camera_timeout", f"camera: no frame within {wanted_ms} ms")
+    assert wanted_ms <= took_ms < 1000  # and not 2 s: a machine that is busy is late by less
+    driver.fails = True
+    source.close()
+
+
+def test_a_changed_deadline_counts_for_the_next_trigger_and_a_clocks_frames_need_none() -> None:
+    driver = Driver()
+    camera = Camera("camera", lambda: driver)
+    assert camera.capture(time.monotonic(), LONG_S) is not None
+    driver.silent = True
+    deadline_ms = [50.0]
+    triggers = OneTrigger(promised("a"))
+    source = TriggeredSource("camera", triggers, camera, SourceSettings(), lambda: deadline_ms[0])  # type: ignore[arg-type]
+    part = source.next_part(LONG_S)
+    assert part is not None
+    assert part.fault == ("camera_timeout", "camera: no frame within 45 ms")
+    deadline_ms[0] = 100.0
+    triggers.waiting.append(promised("b"))
+    part = source.next_part(LONG_S)
+    assert part is not None
+    assert part.fault == ("camera_timeout", "camera: no frame within 90 ms")
+    driver.silent, deadline_ms[0] = False, 1e-3
+    triggers.waiting.append(Trigger("c", time.monotonic(), time.time(), promised=False))
+    part = source.next_part(LONG_S)
+    assert part is not None
+    assert part.fault is None
+    source.close()
+
+
 def test_a_silent_camera_is_reported() -> None:
     driver = Driver()
     settings = SourceSettings(camera=CameraSettings(timeout_ms=50))
@@ -446,7 +492,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"width": 1600}, {"width": -1}, {"format": "h264"}, {"buffers": 0}, {"timeout_ms": 0}, {"fps": float("inf")}],
+    [{"width": 1600}, {"width": -1}, {"format": "h264"}, {"buffers": 0}, {"timeout_ms": -1}, {"fps": float("inf")}],
 )
 def test_bad_camera_settings_are_named(values: dict[str, Any]) -> None:
     assert any(next(iter(values)) in fault for fault in SourceSettings(camera=CameraSettings(**values)).check())

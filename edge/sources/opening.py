@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ KINDS = ("folder", "v4l2", "rtsp", "rtsps", "http", "https", "trigger")
 
 
 def open_source(
-    text: str, settings: SourceSettings, transport: Transport | None = None, trigger_topic: str = ""
+    text: str,
+    settings: SourceSettings,
+    transport: Transport | None = None,
+    trigger_topic: str = "",
+    deadline_ms: Callable[[], float] = lambda: 2000.0,
 ) -> Source:
     """Open the source that a name stands for.
 
@@ -26,6 +31,7 @@ def open_source(
         settings: of all kinds of sources; those of other kinds are not looked at.
         transport: brings triggers by message; not needed by folders.
         trigger_topic: where triggers come, if the settings name no other topic.
+        deadline_ms: tells how long a verdict may take now.
 
     Raises:
         SourceError: no such kind of source, settings that do not fit, or a library that is not installed. A camera
@@ -45,7 +51,7 @@ def open_source(
         return FolderSource(Path(rest), settings.folder, station, view)
     from edge.sources.triggered import open_triggered
 
-    return open_triggered(text, settings, transport, trigger_topic)
+    return open_triggered(text, settings, transport, trigger_topic, deadline_ms)
 
 
 def check_kind(text: str) -> None:

@@ -58,7 +58,7 @@ class CameraSettings:
     format: str = "mjpeg"  # pixel format asked of the camera: mjpeg, yuyv, grey, rgb24, any (V4L2 only)
     fps: float = 0.0  # frames per second; 0: as the camera has it (V4L2 only)
     buffers: int = 2  # frames that the driver may hold; as many are skipped when it gives no times (V4L2 only)
-    timeout_ms: int = 2000  # a trigger without a frame for so long is an error
+    timeout_ms: int = 0  # a trigger without a frame for so long is an error; 0: as long as deadline_ms allows
     delay_ms: int = 0  # a frame is that much older than its arrival: a stream's latency, with some to spare
     stall_s: float = 10.0  # a camera without a frame for so long is opened again
     reopen_max_s: float = 30.0  # the longest wait between two attempts to open; they begin at 0.5 s
@@ -68,7 +68,7 @@ class CameraSettings:
         faults = _choice("format", self.format, _FORMATS)
         faults += _within("width", self.width, 0, 65_535) + _within("height", self.height, 0, 65_535)
         faults += _within("fps", self.fps, 0, 10_000) + _within("buffers", self.buffers, 1, 32)
-        faults += _within("timeout_ms", self.timeout_ms, 1, 600_000) + _within("delay_ms", self.delay_ms, 0, 60_000)
+        faults += _within("timeout_ms", self.timeout_ms, 0, 600_000) + _within("delay_ms", self.delay_ms, 0, 60_000)
         faults += _within("stall_s", self.stall_s, 0.1, 3600) + _within("reopen_max_s", self.reopen_max_s, 0.5, 3600)
         if (self.width == 0) != (self.height == 0):
             faults.append(f"width and height: want both or neither, found {self.width} and {self.height}")
@@ -125,6 +125,11 @@ class SourceSettings:
     def is_folder(self) -> bool:
         """Whether parts come as files in a folder."""
         return self.uri.startswith("folder:")
+
+    @property
+    def is_triggered_camera(self) -> bool:
+        """Whether somebody who wants a verdict in time says when a camera has to look."""
+        return not self.is_folder and not self.uri.startswith("trigger:") and self.trigger.kind != "interval"
 
     def check(self) -> list[str]:
         """Faults, in words; those of a part begin with its name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,35 @@ if TYPE_CHECKING:
     from edge.transports.interface import Transport
 
 
+_SILENT_S = 2.0  # without a frame for so long a camera is silent, where the settings leave that open
+_SPARE = 0.1  # of the deadline, and at most
+_SPARE_S = 0.01  # so much time is left for the verdict of a part without a frame: twice what telling the line gets
+
+
 class TriggeredSource:
-    """Exactly one part per trigger: with a picture taken after it, or with the reason why there is none."""
+    """Exactly one part per trigger: with a picture taken after it, or with the reason why there is none.
+
+    Args:
+        name: for messages and results.
+        triggers: say that a part is there.
+        camera: looks at it; None: messages bring the pictures.
+        settings: of the source.
+        deadline_ms: tells how long a verdict may take now, from its trigger on.
+    """
 
     keeps_parts = False
 
-    def __init__(self, name: str, triggers: Triggers, camera: Camera | None, settings: SourceSettings) -> None:
+    def __init__(
+        self,
+        name: str,
+        triggers: Triggers,
+        camera: Camera | None,
+        settings: SourceSettings,
+        deadline_ms: Callable[[], float] = lambda: 2000.0,
+    ) -> None:
         self.name = name
         self._triggers, self._camera, self._settings = triggers, camera, settings
+        self._deadline_ms = deadline_ms
         self._current: Trigger | None = None  # waits for its frame
         self._counts: Counter[str] = Counter()
 
@@ -64,7 +86,7 @@ class TriggeredSource:
             state = self._camera.state()
             counts.update(state.counts)
             problems.append(state.error)
-            silent = not state.error and (state.frame_age_s or 0.0) > self._settings.camera.timeout_ms / 1000
+            silent = not state.error and (state.frame_age_s or 0.0) > self._silent_s()
             problems.append(f"{self.name}: no frame for {state.frame_age_s:.0f} s" if silent else "")
         problem = "; ".join(text for text in problems if text)
         return SourceHealth(not problem, problem or f"{self.name} works", counts)
@@ -84,7 +106,7 @@ class TriggeredSource:
         if self._camera is None:
             return self._part(trigger, fault=("trigger_without_image", "want an image in the message, found none"))
         now = time.monotonic()
-        last_s = trigger.arrived_s + self._settings.camera.timeout_ms / 1000
+        last_s = trigger.arrived_s + self._wait_s(trigger)
         # A late frame may be of the next part already: what did not come in time is an error.
         shot = self._camera.capture(trigger.arrived_s, min(end_s, last_s) - now) if now < last_s else None
         if shot is not None:
@@ -100,8 +122,20 @@ class TriggeredSource:
             return None
         if gone:
             return self._part(trigger, fault=("camera_gone", gone))
-        milliseconds = self._settings.camera.timeout_ms
-        return self._part(trigger, fault=("camera_timeout", f"{self.name}: no frame within {milliseconds} ms"))
+        wait_ms = self._wait_s(trigger) * 1e3
+        return self._part(trigger, fault=("camera_timeout", f"{self.name}: no frame within {wait_ms:.0f} ms"))
+
+    def _silent_s(self) -> float:
+        return self._settings.camera.timeout_ms / 1e3 or _SILENT_S
+
+    def _wait_s(self, trigger: Trigger) -> float:
+        """How long to wait for a frame: who waits for a verdict gets it by the deadline, also when it is an error."""
+        if not trigger.promised:  # the deadline begins with the frame
+            return self._silent_s()
+        deadline_s = self._deadline_ms() / 1e3
+        left_s = deadline_s - min(_SPARE_S, _SPARE * deadline_s)
+        timeout_s = self._settings.camera.timeout_ms / 1e3
+        return min(timeout_s, left_s) if timeout_s else left_s
 
     def _part(self, trigger: Trigger, shot: Shot | None = None, fault: tuple[str, str] | None = None) -> Part:
         if fault is not None:
@@ -126,9 +160,13 @@ class TriggeredSource:
 
 
 def open_triggered(
-    text: str, settings: SourceSettings, transport: Transport | None = None, trigger_topic: str = ""
+    text: str,
+    settings: SourceSettings,
+    transport: Transport | None,
+    trigger_topic: str,
+    deadline_ms: Callable[[], float],
 ) -> TriggeredSource:
-    """Open a camera, a stream or the images of messages, with the triggers that the settings name.
+    """Open a camera, a stream or the images of messages, with the triggers that the settings name; see `open_source`.
 
     Raises:
         SourceError: settings that do not fit, or a library that is not installed.
@@ -154,7 +192,8 @@ def open_triggered(
 
     triggers = _open_triggers(settings, transport, trigger_topic)
     delay_s = camera_settings.delay_ms / 1000
-    return TriggeredSource(name, triggers, Camera(name, open_capture, delay_s, camera_settings.reopen_max_s), settings)
+    camera = Camera(name, open_capture, delay_s, camera_settings.reopen_max_s)
+    return TriggeredSource(name, triggers, camera, settings, deadline_ms)
 
 
 def _open_triggers(settings: SourceSettings, transport: Transport | None, topic: str) -> Triggers:
