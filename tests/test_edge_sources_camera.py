@@ -12,6 +12,7 @@ import pytest
 
 from edge.errors import SourceError
 from edge.sources import opencv as opencv_module
+from edge.sources import trouble
 from edge.sources.camera import Camera
 from edge.sources.opencv import StreamCapture, V4l2Capture, without_secrets
 from edge.sources.opening import open_source
@@ -141,6 +142,62 @@ def test_a_camera_that_vanishes_is_opened_again() -> None:
     assert (state.error, drivers[0].closed) == ("", 1)
     assert (state.counts["opened"], state.counts["lost"], state.counts["open_failed"]) == (2, 1, 3)
     camera.close()
+
+
+class DriverError(Exception):
+    """Of a library that has errors of its own."""
+
+
+@pytest.mark.parametrize("where", ["open", "grab", "taken_s", "retrieve", "close"])
+def test_a_driver_that_raises_is_counted_reported_and_opened_again(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty = [2]  # times that the driver fails
+
+    def fail(*_: object) -> Any:
+        faulty[0] -= 1
+        raise DriverError("assertion failed in rtsp://user:geheim@host/stream\n  !buf.empty()")
+
+    def open_capture() -> Driver:
+        if not faulty[0]:
+            return Driver()
+        if where == "open":
+            fail()
+        driver = Driver()
+        setattr(driver, where, fail)
+        if where == "close":
+            driver.fails = True
+        return driver
+
+    camera = Camera("camera", open_capture, reopen_min_s=0.01)
+    shot = None
+    end_s = time.monotonic() + LONG_S
+    while shot is None and time.monotonic() < end_s:
+        shot = camera.capture(time.monotonic(), 0.2)
+    assert shot is not None
+    state = camera.state()
+    assert state.counts["driver_failed"] == 2
+    assert state.error == "camera: its driver failed: DriverError: assertion failed in … !buf.empty()"
+    assert camera.gone == ""
+    monkeypatch.setattr(trouble, "RECENT_S", 0.0)
+    assert camera.state().error == ""
+    camera.close()
+
+
+def test_a_driver_that_fails_with_every_picture_is_opened_ever_more_rarely() -> None:
+    opened: list[float] = []
+
+    def open_capture() -> Driver:
+        opened.append(time.monotonic())
+        driver = Driver()
+        driver.retrieve = lambda: [][0]  # type: ignore[assignment, method-assign]
+        return driver
+
+    camera = Camera("camera", open_capture, reopen_min_s=0.02, reopen_max_s=60)
+    end_s = time.monotonic() + 1.5
+    while time.monotonic() < end_s:
+        camera.capture(time.monotonic(), 0.05)
+        time.sleep(0.01)
+    camera.close()
+    assert 3 <= len(opened) < 15
 
 
 class OneTrigger:
@@ -357,7 +414,7 @@ class FakeOpenCv:
     """The names of cv2 that are used."""
 
     CAP_V4L2, CAP_FFMPEG = 200, 1900
-    COLOR_BGR2RGB, COLOR_GRAY2RGB = 4, 8
+    COLOR_BGR2RGB, COLOR_GRAY2RGB, COLOR_BGRA2RGB = 4, 8, 3
 
     def __init__(self) -> None:
         self.opened: list[FakeVideo] = []
@@ -378,7 +435,9 @@ class FakeOpenCv:
         return sum(ord(sign) << 8 * index for index, sign in enumerate(signs))
 
     def cvtColor(self, frame: np.ndarray, code: int) -> np.ndarray:  # noqa: N802
-        return frame[..., ::-1].copy() if code == self.COLOR_BGR2RGB else np.stack([frame] * 3, axis=-1)
+        if code == self.COLOR_GRAY2RGB:
+            return np.stack([frame.reshape(frame.shape[:2])] * 3, axis=-1)
+        return frame[..., 2::-1].copy()
 
 
 @pytest.fixture
@@ -415,7 +474,34 @@ def test_other_formats_become_rgb(device: str, format: str) -> None:
     np.testing.assert_array_equal(capture.retrieve(), [[[3, 2, 1]]])
     library.frame = np.array([[7]], np.uint8)
     np.testing.assert_array_equal(capture.retrieve(), [[[7, 7, 7]]])
+    library.frame = np.array([[[7]]], np.uint8)
+    np.testing.assert_array_equal(capture.retrieve(), [[[7, 7, 7]]])
+    library.frame = np.array([[[1, 2, 3, 255]]], np.uint8)
+    np.testing.assert_array_equal(capture.retrieve(), [[[3, 2, 1]]])
     assert library.opened[0].values["CAP_PROP_CONVERT_RGB"] == 1
+
+
+@pytest.mark.parametrize("frame", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.uint16)], ids=["yuyv", "grey16"])
+def test_frames_that_are_no_pictures_are_refused_in_words(device: str, frame: np.ndarray) -> None:
+    library = FakeOpenCv()
+    library.frame = frame
+    camera = Camera("camera", lambda: V4l2Capture(device, CameraSettings(format="any"), library), reopen_min_s=0.01)
+    assert camera.capture(time.monotonic(), 0.1) is None
+    wait_until(lambda: "want frames of 8 bits" in camera.state().error)
+    assert camera.state().counts["lost"] >= 1
+    camera.close()
+
+
+def test_a_camera_that_cannot_be_set_up_is_let_go(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeOpenCv()
+
+    def fail(*_: object) -> bool:
+        raise DriverError
+
+    monkeypatch.setattr(FakeVideo, "set", fail)
+    with pytest.raises(DriverError):
+        V4l2Capture(device, CameraSettings(), library)
+    assert library.opened[0].released
 
 
 def test_a_camera_without_the_wanted_format_or_size_is_refused_with_what_it_has(device: str) -> None:

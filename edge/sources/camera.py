@@ -7,6 +7,7 @@ after that moment is converted and handed over. A camera that fails is opened ag
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -18,10 +19,13 @@ import numpy as np
 
 from edge.backoff import Backoff
 from edge.errors import SourceError
+from edge.sources.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
 _REOPEN_MIN_S = 0.5
+_ADDRESS = re.compile(r"\S+://\S+")  # may hold user and password
+_MAX_TEXT = 200  # characters of what a driver says
 _PLAUSIBLE_AGE_S = 10.0  # a driver's time outside of this is from another clock
 
 
@@ -55,7 +59,7 @@ class Capture(Protocol):
 class CameraState:
     """How a camera does."""
 
-    error: str  # why there are no frames; empty: there are
+    error: str  # why there are no frames, or lately were none; empty: there are
     frame_age_s: float | None  # since the last frame; None: there was none yet
     counts: dict[str, int]
 
@@ -75,7 +79,8 @@ class Camera:
 
         Args:
             name: for messages.
-            open_capture: opens the device; raises SourceError when it cannot.
+            open_capture: opens the device; raises SourceError when it cannot. Whatever else the driver raises, here or
+                later, is counted and reported, and the device is opened again.
             delay_s: frames are that much older than they seem.
             reopen_max_s: longest pause between two attempts to open.
             reopen_min_s: the first pause.
@@ -89,6 +94,7 @@ class Camera:
         self._opening = True  # the first attempt has not ended
         self._last_frame_s: float | None = None
         self._counts: Counter[str] = Counter()
+        self._trouble = Trouble()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
@@ -119,7 +125,7 @@ class Camera:
         """How it does now."""
         with self._changed:
             age = None if self._last_frame_s is None else time.monotonic() - self._last_frame_s
-            return CameraState(self._error, age, dict(self._counts))
+            return CameraState(self._error or self._trouble.message(), age, dict(self._counts))
 
     def close(self) -> None:
         """End the thread; one that the device holds ends when the device lets go."""
@@ -131,11 +137,15 @@ class Camera:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            try:
-                capture = self._open_capture()
-            except SourceError as error:
-                self._lost("open_failed", str(error))
-                continue
+            what, reason = self._open_and_read()
+            if not self._closing.is_set():
+                self._lost(what, reason)
+
+    def _open_and_read(self) -> tuple[str, str]:
+        """Take frames until the camera fails; what happened, and in words."""
+        capture = None
+        try:
+            capture = self._open_capture()
             with self._changed:
                 self._error, self._opening = "", False
                 self._counts["opened"] += 1
@@ -145,8 +155,17 @@ class Camera:
                 self._read(capture)
             finally:
                 capture.close()
-            if not self._closing.is_set():
-                self._lost("lost", f"{self._name}: gives no frames any more; check its cable and power")
+        except SourceError as error:
+            if capture is None:
+                return "open_failed", str(error)
+            what, reason = "lost", str(error)
+        except Exception as error:  # noqa: BLE001  a driver raises what it likes; without this thread there is no camera
+            text = _ADDRESS.sub("…", " ".join(str(error).split()))[:_MAX_TEXT]
+            what, reason = "driver_failed", f"{self._name}: its driver failed: {type(error).__name__}: {text}"
+        else:
+            return "lost", f"{self._name}: gives no frames any more; check its cable and power"
+        self._trouble.note(reason)  # it may open well each time, and fail with the first picture
+        return what, reason
 
     def _lost(self, what: str, reason: str) -> None:
         with self._changed:
@@ -160,13 +179,14 @@ class Camera:
         self._closing.wait(pause_s)
 
     def _read(self, capture: Capture) -> None:
-        """Take frames until the camera fails."""
+        """Take frames until there are no more."""
         starts: deque[float] = deque(maxlen=capture.buffers + 1)
         while not self._closing.is_set():
             starts.append(time.monotonic())
             if not capture.grab():
                 return
-            self._backoff.succeed()
+            if not self._trouble.message():
+                self._backoff.succeed()
             arrived_s = time.monotonic()
             # Without a time from the driver: this frame's buffer was handed to the driver `buffers` grabs ago or later.
             taken_s = capture.taken_s()
@@ -178,6 +198,8 @@ class Camera:
                 if self._wanted_s is None or captured_s < self._wanted_s:
                     continue
             picture = capture.retrieve()
+            if picture is not None:
+                self._backoff.succeed()
             with self._changed:
                 if picture is None:
                     self._counts["damaged"] += 1

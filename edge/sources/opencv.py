@@ -49,7 +49,7 @@ class V4l2Capture:
         self._video = cv2.VideoCapture(device, cv2.CAP_V4L2)
         try:
             self._set_up(device, settings)
-        except SourceError:
+        except BaseException:  # also what OpenCV raises: the device must be free for the next attempt
             self._video.release()
             raise
         self.buffers = settings.buffers
@@ -159,8 +159,19 @@ def without_secrets(url: str) -> str:
 
 
 def _to_rgb(frame: np.ndarray, cv2: Any) -> np.ndarray:
-    code = cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB
-    rgb: np.ndarray = cv2.cvtColor(frame, code)
+    """A frame as OpenCV gives it, as uint8 RGB.
+
+    Raises:
+        SourceError: it is neither grey nor colour with 8 bits, as when a driver ignores what format it was asked for.
+    """
+    channels = 1 if frame.ndim == 2 else frame.shape[2]
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    if frame.dtype != np.uint8 or channels not in codes:
+        raise SourceError(
+            f"camera: want frames of 8 bits with 1, 3 or 4 channels, found {frame.dtype} with {channels}; set "
+            "camera.format to one that the camera has (v4l2-ctl --list-formats-ext)"
+        )
+    rgb: np.ndarray = cv2.cvtColor(frame, codes[channels])
     return rgb
 
 
