@@ -5,7 +5,8 @@ Parts are never dropped for being similar to others: a rare defect on parts that
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,8 @@ from edge.spool.images import KeptImage
 STUCK = "stuck"  # the error's code
 USUALLY_STUCK_AFTER = 3  # equal pictures in a row, where the settings leave it open
 _LARGEST_STEP = 2  # grey levels by which one pixel may differ: a speck of a defect on a rendered picture is larger
-_MAX_CAMERAS = 16  # of which the last picture is remembered
+_MAX_CAMERAS = 16  # of which the last pictures are remembered
+_REMEMBERED = 8  # pictures of a camera: a driver's ring of buffers that is never filled anew repeats so many at most
 _SUFFIXES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", ".jpg"),
     (b"\x89PNG\r\n\x1a\n", ".png"),
@@ -134,8 +136,20 @@ def _suffix(part: Part) -> str | None:
     return None if part.frame is None else ".raw"
 
 
+@dataclass
+class _Seen:
+    """The last pictures of a camera."""
+
+    last: np.ndarray
+    mark: int  # of the last: equal for pictures that are equal to the bit; 64 bit, of this process only
+    marks: deque[int]  # of the last and those before
+    times: int = 1  # the last came so many times in a row
+    repeats: int = 0  # so many pictures in a row were none that is new
+    repeated: set[int] = field(default_factory=set)  # these
+
+
 class StuckCamera:
-    """Notices a camera that gives the same picture again and again.
+    """Notices a camera that gives the same picture again and again, or the same few in turn.
 
     Two exposures never agree to the last bit: even of a part that lies still, light and sensor differ. The mean
     difference of two exposures is 1.13 times the noise's standard deviation, whatever the rounding to whole grey
@@ -147,6 +161,9 @@ class StuckCamera:
     pictures are left out: they show no noise. A stuck video stream that keeps being compressed anew may differ by more
     and is not noticed.
 
+    A driver may also hand out a ring of buffers that it no longer fills: the same few pictures in any order. With the
+    pictures before the last one only equality to the bit counts, and each of the few must have come so many times.
+
     Args:
         settings: how many times in a row, and the residual.
         usual: how many times in a row when the settings leave that open. 0 for files: a folder may hold copies.
@@ -155,7 +172,7 @@ class StuckCamera:
     def __init__(self, settings: ReviewSettings, usual: int = USUALLY_STUCK_AFTER) -> None:
         self._settings = settings
         self._usual = usual
-        self._last: dict[str, tuple[np.ndarray, int]] = {}  # by camera: picture, and how often it came in a row
+        self._seen: dict[str, _Seen] = {}  # by camera
 
     def change(self, settings: ReviewSettings) -> None:
         """Follow changed settings from the next picture on."""
@@ -171,19 +188,32 @@ class StuckCamera:
         after = self._usual if self._settings.stuck_after < 0 else self._settings.stuck_after
         if not after:
             return None
-        last = self._last.pop(camera, None)
-        times = 1
-        if last is not None and _residual(pixels, last[0], self._settings.stuck_residual) is not None:
-            times = last[1] + 1
-        if len(self._last) >= _MAX_CAMERAS:
-            self._last.pop(next(iter(self._last)))
-        self._last[camera] = (pixels.copy(), times)  # the caller may use its memory again
-        if times < after:
+        mark = hash((pixels.shape, pixels.tobytes()))
+        seen = self._seen.pop(camera, None)
+        if seen is None:
+            seen = _Seen(pixels, mark, deque(maxlen=_REMEMBERED))
+        else:
+            same = _residual(pixels, seen.last, self._settings.stuck_residual) is not None
+            mark = seen.mark if same else mark
+            seen.times = seen.times + 1 if same else 1
+            if mark in seen.marks:
+                seen.repeats += 1
+                seen.repeated.add(mark)
+            else:
+                seen.repeats, seen.repeated = 0, set()
+        seen.last, seen.mark = pixels.copy(), mark  # the caller may use its memory again
+        seen.marks.append(mark)
+        if len(self._seen) >= _MAX_CAMERAS:
+            self._seen.pop(next(iter(self._seen)))
+        self._seen[camera] = seen
+        few = len(seen.repeated)
+        if seen.times >= after:
+            what = f"the same picture came {seen.times} times in a row"
+        elif few > 1 and seen.repeats >= few * (after - 1):
+            what = f"the same {few} pictures came again and again, {seen.repeats + few} times in a row"
+        else:
             return None
-        return (
-            f"the same picture came {times} times in a row, closer than sensor noise allows; check the camera, its "
-            "cable and its light"
-        )
+        return f"{what}, closer than sensor noise allows; check the camera, its cable and its light"
 
 
 def _residual(pixels: np.ndarray, last: np.ndarray, limit: float) -> float | None:

@@ -420,6 +420,26 @@ def test_a_repeat_with_single_flipped_pixels_is_still_the_same_exposure() -> Non
     assert verdicts(camera, [first, second, first]) == [False, False, True]
 
 
+@pytest.mark.parametrize("order", ["ABABABAB", "AABABBAB", "ABCABCABCABC", "ABCDEFGH" * 3], ids=str)
+def test_a_ring_of_buffers_that_is_no_longer_filled_is_a_stuck_camera(order: str) -> None:
+    camera = StuckCamera(ReviewSettings(stuck_after=3))
+    ring = {letter: exposure(seed, 1.0) for seed, letter in enumerate("ABCDEFGH")}
+    message = [camera.check(ring[letter]) for letter in order][-1]
+    assert message is not None
+    assert message.startswith(f"the same {len(set(order))} pictures came again and again")
+    assert camera.check(exposure(99, 1.0)) is None  # it is filled again
+
+
+def test_parts_that_look_like_one_of_the_last_are_never_a_ring() -> None:
+    camera = StuckCamera(ReviewSettings(stuck_after=2))
+    scenes = [exposure(seed, 0.1, scene=seed % 2) for seed in range(40)]  # two still parts in turn
+    assert not any(verdicts(camera, scenes))
+    empty = exposure(1, 0.0)  # a saturated background between parts comes back to the bit
+    assert not any(
+        verdicts(camera, [picture for seed in range(20) for picture in (empty, exposure(seed, 1.0, scene=3))])
+    )
+
+
 @pytest.mark.parametrize("noise", [0.03, 0.1, 0.5, 2.0])
 def test_a_part_that_lies_still_is_never_taken_for_a_stuck_camera(noise: float) -> None:
     camera = StuckCamera(ReviewSettings(stuck_after=2))
@@ -468,4 +488,4 @@ def test_zero_turns_the_watch_off_and_many_cameras_take_bounded_memory() -> None
     camera = StuckCamera(ReviewSettings(stuck_after=2))
     for index in range(200):
         assert camera.check(picture, str(index)) is None
-    assert len(camera._last) <= 16
+    assert len(camera._seen) <= 16
