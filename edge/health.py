@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-SCHEMA = "1.1"  # 1.1: figures and shadow, for whoever watches a deployment
+SCHEMA = "1.2"  # 1.1: figures and shadow, for whoever watches a deployment. 1.2: source_counts
 MAX_MESSAGE_BYTES = 5000
 _MAX_TEXT = 300  # characters of a message
 _MAX_COMPONENTS = 12
+_MAX_COUNTS = 40
 _WHOLE = ("serving", "deployed", "package", "champion", "state")  # names of values that mean nothing when cut
 
 
@@ -39,6 +40,7 @@ class Health:
         self._package: dict[str, str | None] = {}
         self._figures: Mapping[str, Any] | None = None
         self._shadow: Mapping[str, Any] | None = None
+        self._source_counts: dict[str, int] = {}
         self._last_error: dict[str, Any] | None = None
         self._started_s: float | None = None
         self._stopped = False
@@ -84,6 +86,11 @@ class Health:
         self._figures = figures
         self._shadow = None if shadow is None else {name: _cut(value, _MAX_TEXT) for name, value in shadow.items()}
 
+    def set_source_counts(self, counts: Mapping[str, int]) -> None:
+        """Say what happened at the source since the program started, by name; what never happened is left out."""
+        told = sorted((name, number) for name, number in counts.items() if number)
+        self._source_counts = {_short(name): number for name, number in told[:_MAX_COUNTS]}
+
     def set_version(self, name: str, version: str) -> None:
         """Say a version that was not known at the start, or that changed."""
         self._versions[name] = _short(version)
@@ -125,6 +132,7 @@ class Health:
             "package": self._package,
             **({} if self._figures is None else {"figures": self._figures}),
             **({} if self._shadow is None else {"shadow": self._shadow}),
+            **({"source_counts": self._source_counts} if self._source_counts else {}),
             "last_error": self._last_error,
             "components": {
                 name: {"ok": state.ok, "message": state.message, "since": round(state.since_s, 3)}
@@ -137,6 +145,8 @@ class Health:
             for name in ("versions", "package", "shadow", "last_error", "components"):
                 if name in message:
                     message[name] = _cut(message[name], limit)
+            if limit < 150:  # what is wrong goes before how often
+                message.pop("source_counts", None)
         return message
 
 

@@ -162,6 +162,7 @@ class Reporting:
         changed |= self._look_at_shadow()
         source = parts.source.health()
         changed |= self._set("source", source.ok, source.message)
+        self._health.set_source_counts(source.counts)
         changed |= self._set("spool", figures.state == "ok", figures.reason or figures.notice or _queue(figures))
         if parts.transport is not None and parts.sender is not None:
             transport, error = parts.transport.state(), parts.sender.figures().error

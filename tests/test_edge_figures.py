@@ -267,7 +267,7 @@ def test_health_tells_the_figures_over_restarts_until_another_package_serves(tmp
     figures = last_figures(tmp_path)
     assert figures["package"] == package_digest(first) == healths(tmp_path)[-1]["package"]["serving"]
     assert [figures[verdict] for verdict in ("pass", "fail", "review", "error")] == [4, 2, 0, 0]
-    assert healths(tmp_path)[-1]["schema"] == "1.1"
+    assert healths(tmp_path)[-1]["schema"] == "1.2"
     assert "shadow" not in healths(tmp_path)[-1]
     feed(tmp_path / "incoming", range(10, 13))
     assert main([*arguments(first, tmp_path), "--once", "--quiet", "--sink", "none"]) == 0  # kept, though nobody hears

@@ -74,6 +74,27 @@ def test_time_up_is_told_and_a_clock_that_went_back_makes_it_no_less_than_nothin
     assert health.message(5.0)["up_s"] == 0
 
 
+def test_what_happened_at_the_source_is_counted() -> None:
+    health = a_health()
+    assert "source_counts" not in health.message(0.0)
+    health.set_source_counts({"parts": 7, "vanished": 0, "triggers_invalid": 2})
+    assert health.message(1.0)["source_counts"] == {"parts": 7, "triggers_invalid": 2}
+
+
+def test_counts_give_way_to_what_is_wrong() -> None:
+    health = a_health()
+    health.set_source_counts({f"count-{index:03d}-{'x' * 60}": 10**12 for index in range(100)})
+    message = health.message(1.0)
+    assert len(message["source_counts"]) == 40
+    assert len(dump_health(message)) <= MAX_MESSAGE_BYTES
+    for index in range(12):
+        health.set(f"component-{index:02d}", False, "what is wrong and what to do " * 20, 0.0)
+    message = health.message(2.0)
+    assert len(dump_health(message)) <= MAX_MESSAGE_BYTES
+    assert "source_counts" not in message
+    assert len(message["components"]["component-00"]["message"]) >= 70
+
+
 def test_endless_messages_and_odd_characters_stay_within_the_limit() -> None:
     health = a_health()
     for index in range(40):

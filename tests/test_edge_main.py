@@ -236,6 +236,7 @@ def test_a_run_that_ended_in_order_says_stopped(package: Path, parts: Path) -> N
     last = results_in(parts.parent / "results-health.jsonl")[-1]
     assert last["state"] == "stopped"
     assert last["components"]["inspector"]["ok"]
+    assert last["source_counts"] == {"moved": 7, "parts": 7}
 
 
 def test_copies_in_a_folder_are_judged_unless_told_otherwise(package: Path, parts: Path) -> None:
