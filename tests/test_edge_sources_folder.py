@@ -1,18 +1,21 @@
 """Parts from a folder: finished files only, each once, put away only when their result is durable."""
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from edge.errors import SourceError
 from edge.part import Part
 from edge.sources import folder as folder_module
+from edge.sources import listing as listing_module
 from edge.sources import lookout as lookout_module
 from edge.sources.folder import FolderSource
 from edge.sources.opening import open_source
@@ -300,6 +303,115 @@ def test_a_read_fault_that_passes_is_tried_again_and_one_that_stays_is_an_error(
         failures[0] = 99
         put(tmp_path / "b.jpg")
         assert take(source, 1)[0].fault == ("source_unreadable", "b.jpg: cannot read: Stale file handle")
+
+
+class FaultyEntry:
+    """A directory entry; some names cannot be looked at, as on a damaged disk or a share that lost them."""
+
+    def __init__(self, entry: "os.DirEntry[bytes]", faulty: set[bytes]) -> None:
+        self._entry, self._faulty = entry, faulty
+        self.name, self.path = entry.name, entry.path
+
+    def is_dir(self, follow_symlinks: bool) -> bool:
+        if self.name in self._faulty:
+            raise OSError(116, "Stale file handle")
+        return self._entry.is_dir(follow_symlinks=follow_symlinks)
+
+    def stat(self, follow_symlinks: bool) -> os.stat_result:
+        return self._entry.stat(follow_symlinks=follow_symlinks)
+
+
+@contextmanager
+def faulty_entries(monkeypatch: pytest.MonkeyPatch, faulty: set[bytes]) -> Iterator[None]:
+    scandir = os.scandir
+
+    @contextmanager
+    def scan(path: bytes) -> Iterator[Iterator[FaultyEntry]]:
+        with scandir(path) as entries:
+            yield (FaultyEntry(entry, faulty) for entry in entries)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listing_module.os, "scandir", scan)
+        yield
+
+
+def test_one_entry_that_cannot_be_looked_at_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg", ".nfs0001"):
+        put(tmp_path / name)
+    (tmp_path / "whole").mkdir()
+    put(tmp_path / "whole" / "d.jpg")
+    faulty = {b"b.jpg", b".nfs0001"}
+    with (
+        faulty_entries(monkeypatch, faulty),
+        opened(tmp_path, recursive=True, done=str(tmp_path.parent / "done")) as source,
+    ):
+        names = {part.name for part in take(source, 3)}
+        assert names == {"a.jpg", "c.jpg", "whole/d.jpg"}
+        wait_until(lambda: source.health().counts["unreadable"] == 1)
+        assert "1 entries cannot be looked at" in source.health().message
+        assert not source.health().ok
+        faulty.clear()
+        assert take(source, 1)[0].name == "b.jpg"
+        wait_until(lambda: source.health().ok)
+
+
+def test_a_folder_below_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken").mkdir()
+    put(tmp_path / "a.jpg")
+    scan = os.scandir
+
+    def refuse(path: bytes) -> Any:
+        if path.endswith(b"broken"):
+            raise OSError(5, "Input/output error")
+        return scan(path)
+
+    monkeypatch.setattr(listing_module.os, "scandir", refuse)
+    listing = listing_module.list_folder(os.fsencode(tmp_path), quick(recursive=True), set(), 10)
+    assert [candidate.name for candidate in listing.candidates] == [b"a.jpg"]
+    assert listing.unreadable == 1
+
+
+def test_a_settled_file_that_cannot_be_looked_at_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = listing_module.look_at
+
+    def flaky(folder: bytes, name: bytes) -> Any:
+        if name == b"a.jpg":
+            raise OSError(5, "Input/output error")
+        return look(folder, name)
+
+    monkeypatch.setattr(lookout_module, "look_at", flaky)
+    put(tmp_path / "a.jpg", mtime_s=1e9)
+    put(tmp_path / "b.jpg")
+    with opened(tmp_path) as source:
+        assert take(source, 1)[0].name == "b.jpg"
+
+
+def test_what_became_a_fifo_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a FIFO lets its writer go on, and opening a device may do anything."""
+    path = put(tmp_path / "a.jpg", b"")
+    os.utime(path, ns=(10**18, 10**18))
+    refusal, opening, opened_fifos = FolderSource._refusal, os.open, []
+
+    def swap(self: FolderSource, candidate: Any, name: str) -> Any:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        os.utime(path, ns=(10**18, 10**18))
+        monkeypatch.setattr(FolderSource, "_refusal", refusal)
+
+    def spy(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        descriptor = opening(path, flags, *more, **named)
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not flags & os.O_PATH:
+            opened_fifos.append(path)
+        return descriptor
+
+    monkeypatch.setattr(FolderSource, "_refusal", swap)
+    monkeypatch.setattr(folder_module.os, "open", spy)
+    with opened(tmp_path) as source:
+        assert source.next_part(1.0) is None
+        assert source.health().counts["changed"] == 1
+    assert opened_fifos == []
 
 
 def test_a_vanished_file_is_counted(tmp_path: Path) -> None:

@@ -115,7 +115,10 @@ class FolderSource:
         """Whether the folder answers and finished files can be put away."""
         state = self._lookout.state()
         counts = {**self._counts, "waiting": state.waiting, "settling": state.settling, "ignored": state.ignored}
+        counts["unreadable"] = state.unreadable
         problem = state.error or self._problem
+        if not problem and state.unreadable:
+            problem = f"{self.name}: {state.unreadable} entries cannot be looked at; check the disk or share"
         more = " and more" if state.more else ""
         how = "watched" if state.watching else "polled"
         message = problem or f"{self.name} {how}, {state.waiting}{more} waiting"
@@ -192,9 +195,14 @@ class FolderSource:
 
 def _read_whole(path: Path, candidate: Candidate) -> bytes:
     """The content, if the file is and stays what the lookout saw."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    # A name may be of something else by now, and merely opening a FIFO or a device does something: O_PATH only points.
+    pointer = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _expect(pointer, candidate)
+        descriptor = os.open(f"/proc/self/fd/{pointer}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(pointer)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - opened without following links
-        _expect(file.fileno(), candidate)
         pieces, left = [], candidate.size
         while left:
             piece = file.read(left)

@@ -34,6 +34,7 @@ class Listing:
     more: bool  # there are others, younger than these
     still_there: set[int]  # marks of those taken that are there
     ignored: int  # files of other kinds, hidden ones, no files at all
+    unreadable: int = 0  # entries of which the disk or share does not say what they are
 
 
 def is_wanted(name: bytes, settings: FolderSettings) -> bool:
@@ -92,32 +93,49 @@ def _walk(folder: bytes, settings: FolderSettings, skip: frozenset[bytes], listi
     pending = [b""]
     while pending:
         below = pending.pop()
-        path = os.path.join(folder, below) if below else folder  # noqa: PTH118 - bytes
         try:
-            entries = os.scandir(path)
+            yield from _enter(folder, below, pending, settings, skip, listing)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             if not below:
                 raise
             listing.ignored += 1  # a folder below that vanished or is not for us
-            continue
-        with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if settings.recursive and entry.path not in skip and not entry.name.startswith(b"."):
-                        pending.append(os.path.join(below, entry.name))  # noqa: PTH118 - bytes
-                    continue
-                if not is_wanted(entry.name, settings):
-                    listing.ignored += 1
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue  # gone since the folder was read
-                candidate = _candidate(os.path.join(below, entry.name), status)  # noqa: PTH118 - bytes
-                if candidate is None:
-                    listing.ignored += 1
-                else:
-                    yield candidate
+        except OSError:
+            if not below:
+                raise
+            listing.unreadable += 1
+
+
+def _enter(
+    folder: bytes,
+    below: bytes,
+    pending: list[bytes],
+    settings: FolderSettings,
+    skip: frozenset[bytes],
+    listing: Listing,
+) -> Iterator[Candidate]:
+    """The files of one folder; those below it go to `pending`."""
+    with os.scandir(os.path.join(folder, below) if below else folder) as entries:  # noqa: PTH118 - bytes
+        for entry in entries:
+            name = os.path.join(below, entry.name)  # noqa: PTH118 - bytes
+            wanted = is_wanted(entry.name, settings)
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                status = entry.stat(follow_symlinks=False) if wanted and not is_folder else None
+            except FileNotFoundError:
+                continue  # gone since the folder was read
+            except OSError:  # the other entries are no worse for it
+                listing.unreadable += wanted
+                listing.ignored += not wanted
+                continue
+            if is_folder:
+                if settings.recursive and entry.path not in skip and not entry.name.startswith(b"."):
+                    pending.append(name)
+                continue
+            candidate = None if status is None else _candidate(name, status)
+            if candidate is None:
+                listing.ignored += 1
+            else:
+                yield candidate
 
 
 def _candidate(name: bytes, status: os.stat_result) -> Candidate | None:

@@ -39,6 +39,7 @@ class LookoutState:
     more: bool  # and others beside them
     settling: int  # files that may still grow
     ignored: int  # files of other kinds at the last look
+    unreadable: int  # entries that could not be looked at, likewise
 
 
 class Lookout:
@@ -56,7 +57,7 @@ class Lookout:
         self._more = False
         self._exhausted = False
         self._error = ""
-        self._ignored = 0
+        self._ignored = self._unreadable = 0
         self._watch: FolderWatch | None = None
         self._watch_refused = ""
         self._next_look_s = 0.0
@@ -114,6 +115,7 @@ class Lookout:
                 self._more,
                 len(self._settling) + len(self._writing),
                 self._ignored,
+                self._unreadable,
             )
 
     def close(self) -> None:
@@ -180,6 +182,11 @@ class Lookout:
             held = self._in_hand | {candidate.mark for candidate in self._waiting} | self._postponed.keys()
             self._taken = {mark for mark in self._taken if mark in listing.still_there or mark in held}
             self._more, self._ignored = listing.more, listing.ignored
+            if listing.unreadable and not self._unreadable:
+                log.warning(
+                    "event=entries_unreadable folder=%r entries=%d", os.fsdecode(self._folder), listing.unreadable
+                )
+            self._unreadable = listing.unreadable
             self._exhausted = not (listing.candidates or listing.more or self._postponed)
             if self._error:
                 log.info("event=folder_back folder=%r", os.fsdecode(self._folder))
@@ -212,9 +219,8 @@ class Lookout:
                 continue
             try:
                 current = look_at(self._folder, name)
-            except OSError as error:
-                self._fail(error)
-                return
+            except OSError:  # the next look says whether it is this file or the whole folder
+                current = None
             if current is None:
                 del self._settling[name]
             elif current.mark == candidate.mark:
@@ -267,9 +273,9 @@ class Lookout:
             self._settling.pop(name, None)
             try:
                 candidate = look_at(self._folder, name)
-            except OSError as error:
-                self._fail(error)
-                return
+            except OSError:  # the next look says whether it is this file or the whole folder
+                self._next_look_s = 0.0
+                continue
             if candidate is None:
                 continue
             if candidate.size and not candidate.is_link and len(self._waiting) < BATCH:
