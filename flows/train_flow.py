@@ -25,7 +25,7 @@ from metaflow import (
     timeout,
 )
 
-from inspection.arguments import MAPS_JOINED_BY, SAMPLE_LINE, name_user, with_line, with_values
+from inspection.arguments import MAPS_JOINED_BY, SAMPLE_LINE, check_line, name_user, with_line, with_values
 from inspection.errors import SettingsError
 from inspection.known_errors import ends_clearly
 from inspection.settings import Settings, override_settings, parse_settings
@@ -180,6 +180,7 @@ if __name__ == "__main__":
     name_user()
     try:
         sys.argv[1:] = with_line(with_values(sys.argv[1:]), Path(__file__))
+        check_line(sys.argv[1:])
     except SettingsError as error:
         sys.exit(f"error: {error}")
     TrainFlow()

@@ -16,7 +16,7 @@ def use_datastore(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-def run_flow(*arguments: str, timeout_s: float = 600) -> "subprocess.CompletedProcess[str]":
+def run_flow(*arguments: str, timeout_s: float = 600, flow: Path = FLOW) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, str(FLOW), *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+        [sys.executable, str(flow), *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
     )

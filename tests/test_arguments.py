@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from metaflow.util import get_username
 
-from inspection.arguments import METAFLOW_USERS, name_user, with_line, with_values
+from inspection.arguments import METAFLOW_USERS, check_line, name_user, with_line, with_values
 from inspection.errors import SettingsError
 
 
@@ -48,6 +48,35 @@ def test_the_working_directory_comes_before_the_flows_folder(flow_file: Path, mo
 def test_a_missing_line_file_is_named_with_the_places_looked_at(flow_file: Path) -> None:
     with pytest.raises(SettingsError, match=r"lines/none\.toml.*found none.*copy .*line\.toml"):
         with_line(["--config", "line", "lines/none.toml", "run"], flow_file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[line\nname = 3", r"dots\.toml: not valid TOML: .*line 1.*correct that place"),
+        ('[line]\nname = "dots"\n[input]\nwidth = "wide"', r"dots\.toml: line 4: \[input\] width: .*correct it.*= 224"),
+        ('[line]\nname = "dots"\nplace = 3', r"dots\.toml: line 3: \[line\] place: unknown key, found 3; remove it"),
+        ('[line]\nname = "dots"\n[trainin]\nepochs = 3', r"dots\.toml: line 3: \[trainin\]: .*did you mean training"),
+        ('[line]\nname = "Dots"', r"dots\.toml: line 2: \[line\] name: want .*found 'Dots'"),
+        (
+            '[line]\nname = "dots"\n[training]\nbackbone = "resnet50"',
+            r"dots\.toml: line 4: \[training\] backbone: .*found 'resnet50'; did you mean \"resnet18\"",
+        ),
+        (
+            '[line]\nname = "dots"\n[training]\nbackbone = "vgg"',
+            r"dots\.toml: line 4: \[training\] backbone: .*'mobilenet_v2'.*found 'vgg'; write one of these",
+        ),
+    ],
+)
+def test_a_wrong_settings_file_is_named_with_the_line_and_what_to_do(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "dots.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        check_line(["--config", "line", str(tmp_path / "dots.toml"), "run"])
+
+
+def test_command_lines_without_a_settings_file_have_none_to_check() -> None:
+    check_line(["resume"])
+    check_line(["--config-value", "line", "{}", "run"])
 
 
 def test_a_resumed_run_keeps_its_own_settings(flow_file: Path) -> None:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from inspection.errors import SettingsError
+from inspection.settings import load_settings
 
 METAFLOW_USERS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")  # where Metaflow looks; it refuses root
 SAMPLE_LINE = "lines/sample.toml"
@@ -48,6 +49,20 @@ def with_line(arguments: list[str], flow_file: Path) -> list[str]:
             return [*arguments[: index + 2], str(found), *arguments[index + 3 :]]
     own_images = any(argument == "--data" or argument.startswith("--data=") for argument in arguments)
     return ["--config", "line", str(folder / (OWN_LINE if own_images else SAMPLE_LINE)), *arguments]
+
+
+def check_line(arguments: list[str]) -> None:
+    """Check the settings file that a flow's command line names, while its name is known: Metaflow hands on its text.
+
+    Args:
+        arguments: as `with_line` completed them.
+
+    Raises:
+        SettingsError: the file breaks a rule; names the file and the line.
+    """
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and arguments[index + 1 : index + 2] == ["line"]:
+            load_settings(Path(arguments[index + 2]))
 
 
 def with_values(arguments: list[str]) -> list[str]:

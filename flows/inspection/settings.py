@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from edge.contract import InputContract, Roi
 from inspection.errors import SettingsError
-from inspection.settings_faults import describe_fault, find_faults, name_type
+from inspection.settings_faults import describe_fault, find_faults, find_line, name_type
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -286,12 +286,13 @@ class Settings:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def parse_settings(document: Mapping[str, Any], where: str) -> Settings:
+def parse_settings(document: Mapping[str, Any], where: str, text: str = "") -> Settings:
     """Check a parsed `line.toml`.
 
     Args:
         document: section name to section, as `tomllib` gives it.
         where: name of the file, for messages.
+        text: the file's own words, so that messages name the lines.
 
     Raises:
         SettingsError: an unknown key, a wrong type, a value out of range; every fault is named.
@@ -299,13 +300,15 @@ def parse_settings(document: Mapping[str, Any], where: str) -> Settings:
     try:
         settings = TypeAdapter(Settings).validate_json(json.dumps(dict(document), default=name_type))
     except ValidationError as error:
-        raise SettingsError(
-            f"{where}: " + "; ".join(describe_fault(fault, Settings) for fault in error.errors())
-        ) from None
+        raise _refusal(where, [describe_fault(fault, Settings) for fault in error.errors()], text) from None
     faults = find_faults(settings)
     if faults:
-        raise SettingsError(f"{where}: " + "; ".join(faults))
+        raise _refusal(where, faults, text)
     return settings
+
+
+def _refusal(where: str, faults: Sequence[str], text: str) -> SettingsError:
+    return SettingsError(f"{where}: " + "; ".join(find_line(fault, text) + fault for fault in faults))
 
 
 def load_settings(path: Path) -> Settings:
@@ -324,7 +327,7 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(
             f"{path}: want TOML in UTF-8, found byte {error.start} that is not; save it as UTF-8"
         ) from None
-    return parse_settings(parse_toml(text, str(path)), str(path))
+    return parse_settings(parse_toml(text, str(path)), str(path), text)
 
 
 def override_settings(
@@ -377,4 +380,6 @@ def parse_toml(text: str, where: str = "line settings") -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{where}: not valid TOML: {error}") from None
+        raise SettingsError(
+            f"{where}: not valid TOML: {error}; correct that place, flows/lines/line.toml shows how it is written"
+        ) from None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import re
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -176,11 +177,48 @@ def describe_fault(fault: Any, kind: Any) -> str:
         (r"\ban object$", "a section with keys"),
     ):
         wanted = re.sub(technical, plain, wanted)
-    return f"{place}: {wanted}, found {fault['input']!r}"
+    return f"{place}: {wanted}, found {fault['input']!r}; {_advice(fault, kind, sections, key)}"
+
+
+def find_line(fault: str, text: str) -> str:
+    """Where a fault is in a file: "line 12: "; "" where that cannot be told.
+
+    Args:
+        fault: its description, which begins with section and key.
+        text: of the file.
+    """
+    named = re.match(r"\[([^\]]+)\](?: (\w+))?", fault)
+    if named is None:
+        return ""
+    section, key = named.groups()
+    here = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        if header:
+            here = header[1].strip()
+            if key is None and here == section:
+                return f"line {number}: "
+        elif re.match(rf"\s*{re.escape(key or section)}\s*=", line) and here == (section if key else ""):
+            return f"line {number}: "
+    return ""
+
+
+def _advice(fault: Any, kind: Any, sections: list[str], key: str) -> str:
+    """What to do about a value that may not be: the one that may be meant, and the default."""
+    allowed = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
+    close = difflib.get_close_matches(str(fault["input"]), allowed, n=1)
+    default = next((entry.default for entry in _fields_of(kind, sections) if entry.name == key), dataclasses.MISSING)
+    what = f'did you mean "{close[0]}"' if close else "write one of these" if allowed else "correct it"
+    usual = f"the default is {key} = {json.dumps(default)}, " if isinstance(default, bool | int | float | str) else ""
+    return f"{what} ({usual}see flows/lines/line.toml)"
 
 
 def _keys_of(kind: Any, sections: list[str]) -> list[str]:
     """The keys that a section may have."""
+    return [entry.name for entry in _fields_of(kind, sections)]
+
+
+def _fields_of(kind: Any, sections: list[str]) -> tuple[Any, ...]:
     for section in sections:
-        kind = get_type_hints(kind)[section]
-    return [entry.name for entry in dataclasses.fields(kind)]
+        kind = get_type_hints(kind).get(section, kind)
+    return dataclasses.fields(kind)
