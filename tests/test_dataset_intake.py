@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -526,3 +527,20 @@ def test_everything_works_in_s3(
     pixels = _pixels(snapshot, open_storage(f"s3://{s3}/intake"))
     first = prepare_file((folder / snapshot.rows[0].uri).read_bytes(), make_settings().input.contract())
     assert np.array_equal(pixels[0], first.pixels[0])
+
+
+def _make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, _make_socket])
+def test_a_pipe_or_socket_among_the_images_is_named_and_never_waited_for(
+    folder: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(folder / "good")
+    make(Path("camera.png"))
+    with pytest.raises(DataError, match=r"good/camera\.png \("):
+        prepare_dataset(make_settings(), str(folder), storage)
+    left = prepare_dataset(make_settings(drop_bad_images=True), str(folder), storage)
+    assert len(left.rows) == 32

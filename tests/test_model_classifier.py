@@ -142,6 +142,18 @@ def test_weights_with_other_shapes_are_refused_with_both_shapes(tmp_path):
         load_backbone("squeezenet1_1", str(tmp_path / "w.pth"), 0)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_with_the_tensor(tmp_path, value):
+    import torchvision
+
+    state = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    state["features.0.weight"][0, 0, 0, 0] = value
+    torch.save(state, tmp_path / "w.pth")
+    settings = TrainingSettings(backbone="squeezenet1_1", weights=str(tmp_path / "w.pth"))
+    with pytest.raises(TrainingError, match=r"w\.pth: want finite weights.*features\.0\.weight.*give other weights"):
+        check_weights(settings)
+
+
 def test_a_weights_file_serves_even_when_its_classifier_has_another_size(tmp_path):
     import torchvision
 

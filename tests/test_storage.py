@@ -259,5 +259,6 @@ def test_a_folder_without_permission_is_explained(tmp_path: Path) -> None:
 
 def test_a_root_that_is_a_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="cannot make the folder"):
-        LocalStorage(tmp_path / "file")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StorageError, match=r"file.*cannot make the folder: .*; a file is in .*\[line\] storage"):
+            LocalStorage(root)

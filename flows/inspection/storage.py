@@ -259,5 +259,7 @@ def _explained(what: str) -> Iterator[None]:
             errno.EDQUOT: "; free some of your quota or set [line] storage to another folder",
             errno.EACCES: "; this user may not, choose another folder with [line] storage",
             errno.EROFS: "; choose another folder with [line] storage",
+            errno.EEXIST: "; a file is in its place: remove it, or choose another folder with [line] storage",
+            errno.ENOTDIR: "; a file is in the place of a folder: choose another folder with [line] storage",
         }.get(error.errno or 0, "")
         raise StorageError(f"{what}: {error.strerror or error}{advice}") from error

@@ -1,7 +1,9 @@
 """Files of one folder on this machine: walked, looked up, read."""
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +77,27 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def find_file(path: str, uri: str) -> File | None:
-    """The file at a path, under the name that its source gives it; None if nothing there can be read."""
+    """The file at a path, under the name that its source gives it; None if no file that can be read is there."""
     try:
         status = os.stat(path)  # noqa: PTH116 (a Path object for each of 200,000 files takes a second)
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
     return File(uri, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def read_file(path: str) -> bytes:
+    """The content of a regular file; nothing else is opened, since a named pipe or a device would never end.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would block here already
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "a pipe, device or the like where a regular file is wanted", path)
+        return file.read()
 
 
 def shown(uris: list[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from inspection.dataset.files import File, find_file, walk_folder
+from inspection.dataset.files import File, find_file, read_file, walk_folder
 from inspection.dataset.s3_mirror import S3Mirror
 from inspection.errors import DataError
 
@@ -123,8 +123,7 @@ class Places:
     def _read(self, address: str) -> bytes:
         if address.startswith("s3://"):
             return self._s3.read(address)
-        with open(address, "rb") as file:  # noqa: PTH123
-            return file.read()
+        return read_file(address)
 
     def addresses(self, uri: str) -> list[str]:
         """Where the file may lie: paths or s3:// addresses, the likeliest first."""

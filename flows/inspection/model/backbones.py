@@ -171,3 +171,9 @@ def _check_fits(state: Mapping[str, torch.Tensor], network: nn.Module, name: str
             f"{where}: want weights of {name}, found another architecture ({len(faults)} tensors do not fit): "
             f"{'; '.join(faults[:3])}{hint}. Set [training] backbone to the one these weights belong to, or give others"
         )
+    broken = [key for key in _own_state(network) if key in state and not torch.isfinite(state[key]).all()]
+    if broken:
+        raise TrainingError(
+            f"{where}: want finite weights of {name}, found NaN or infinite ones in {len(broken)} tensors: "
+            f"{', '.join(broken[:3])}; their training went wrong or the file was damaged: give other weights"
+        )
