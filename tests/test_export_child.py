@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_disk import small_disk
 
-from inspection.errors import ConversionError
-from inspection.export.child import import_path, run_child
+from inspection.errors import ConversionError, StorageError
+from inspection.export.child import hand_over, import_path, run_child
 
 
 def run(code: str, folder: Path, timeout_s: float = 60) -> None:
@@ -48,3 +50,10 @@ def test_another_process_finds_what_this_one_finds(tmp_path: Path) -> None:
         folder=tmp_path,
         environment={"PYTHONPATH": import_path()},
     )
+
+
+def test_pictures_that_find_no_space_are_told_with_their_size_and_what_to_do(tmp_path: Path) -> None:
+    pixels = np.zeros((10, 224, 224, 3), np.uint8)
+    told = r"small/pixels\.npy: want room for 2 MB.*free space in .*TMPDIR"
+    with small_disk(tmp_path / "small", 256 * 1024), pytest.raises(StorageError, match=told):
+        hand_over(tmp_path / "small" / "pixels.npy", pixels)

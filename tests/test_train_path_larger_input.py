@@ -9,6 +9,7 @@ from PIL import Image
 
 from edge.contract import InputContract, Roi
 from inspection.dataset.manifest import ImageRow
+from inspection.errors import DataError
 from inspection.settings import DataSettings, InputSettings, LineSettings, Settings, TrainingSettings
 from inspection.train_path import learning
 from inspection.train_path.larger_input import larger_contract, try_larger_input
@@ -74,3 +75,12 @@ def test_the_larger_input_has_twice_the_side_but_no_more_than_512_px() -> None:
 def test_images_without_more_pixels_are_not_enlarged() -> None:
     assert larger_contract(InputContract(448, 448), [ROW]) is None
     assert larger_contract(InputContract(224, 224, roi=Roi(0, 0, 230, 230)), [ROW]) is None
+
+
+def test_a_picture_that_was_moved_since_the_start_is_named(tmp_path: Path) -> None:
+    make_images(tmp_path, stripe_px=2)
+    line = settings(tmp_path)
+    snapshot = learning.prepare(line).id
+    (tmp_path / "images" / "bad").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"bad/.*\.png.*put the images back"):
+        try_larger_input(line, snapshot)

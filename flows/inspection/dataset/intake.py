@@ -72,6 +72,22 @@ def open_images(settings: Settings, location: str) -> Source:
     return open_source(location, source_options(settings))
 
 
+def read_original(source: Source, uri: str) -> bytes:
+    """An image's own file, for what the cache does not hold.
+
+    Raises:
+        DataError: it cannot be read any more.
+    """
+    try:
+        return source.read(uri)
+    except OSError as error:
+        raise DataError(
+            f"{source.location}: want the image {uri}, which was there when the run began, found no way to read it "
+            f"({error.strerror or error}); put the images back where they were and go on with "
+            "`python flows/train_flow.py resume`, or start a new run with what is there"
+        ) from error
+
+
 def prepare_dataset(
     settings: Settings, location: str, storage: Storage, progress: bool = True, workers: int | None = None
 ) -> Snapshot:

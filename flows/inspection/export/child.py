@@ -9,10 +9,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from inspection.errors import ConversionError
+import numpy as np
+
+from inspection.errors import ConversionError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,26 @@ def run_child(
     if code != 0:
         raise ConversionError(f"{what}: {_describe(code)}; {advice}{_tail(output)}")
     log.debug("event=child_done what=%r output=%r", what, _tail(output))
+
+
+def hand_over(path: Path, pixels: np.ndarray) -> None:
+    """Write pictures to a file that the other process reads.
+
+    Args:
+        path: ends in .npy.
+        pixels: uint8 [N, H, W, 3].
+
+    Raises:
+        StorageError: the disk is full, or this user may not write there.
+    """
+    try:
+        np.save(path, pixels)
+    except OSError as error:  # a short write of numpy has neither number nor file name
+        raise StorageError(
+            f"{path}: want room for {pixels.nbytes / 1e6:.0f} MB of pictures on their way to another process, found "
+            f"none ({error.strerror or error}); free space in {tempfile.gettempdir()}, or set TMPDIR to a folder on a "
+            "larger disk"
+        ) from error
 
 
 def import_path() -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge.contract import InputContract
 from inspection.errors import ConversionError
-from inspection.export.child import import_path, run_child
+from inspection.export.child import hand_over, import_path, run_child
 from inspection.export.variation import copies_of
 from inspection.settings import AugmentationSettings
 
@@ -68,6 +68,7 @@ def convert(
 
     Raises:
         ConversionError: the pixels do not fit, a file exists, or the model cannot be converted or quantised.
+        StorageError: no space for the pictures.
     """
     _check_pixels(calibration_pixels, input)
     targets = folder / FLOAT_NAME, folder / INT8_NAME
@@ -78,7 +79,7 @@ def convert(
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as name:
         work = Path(name)
         _write_model(model, work / "model.pt")
-        np.save(work / "pixels.npy", _choose(calibration_pixels, augmentation))
+        hand_over(work / "pixels.npy", _choose(calibration_pixels, augmentation))
         run_child(
             [sys.executable, "-m", "inspection.export.convert_process", work],
             what="converting the model to TensorFlow Lite",

@@ -15,7 +15,7 @@ import numpy as np
 import edge
 from edge.contract import InputContract
 from inspection.errors import ConversionError
-from inspection.export.child import run_child
+from inspection.export.child import hand_over, run_child
 from inspection.settings import REPOSITORY, ExportSettings
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ def score_on_device(
 
     Raises:
         ConversionError: the interpreter lacks a runtime, or the model or the pixels do not fit; with its own words.
+        StorageError: no space for the pictures.
     """
     python, origin = device_interpreter(settings)
     return score_with(python, origin, model, pixels, input, defect_types, threads)
@@ -129,7 +130,7 @@ def score_with(
     with tempfile.TemporaryDirectory(prefix="lineside-device-") as name:
         work = Path(name)
         source, target = work / "pixels.npy", work / "scores.npz"
-        np.save(source, np.ascontiguousarray(pixels) if not isinstance(pixels, np.memmap) else pixels)
+        hand_over(source, np.ascontiguousarray(pixels) if not isinstance(pixels, np.memmap) else pixels)
         command: list[str | Path] = [python, "-m", "edge.score", "--model", model.absolute(), "--pixels", source]
         command += ["--out", target, "--width", str(input.width), "--height", str(input.height)]
         command += ["--types", ",".join(defect_types), "--threads", str(threads)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.contract import InputContract
 from edge.preprocess import prepare_file
-from inspection.dataset.intake import open_images
+from inspection.dataset.intake import open_images, read_original
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
 from inspection.settings import Settings
 from inspection.storage import open_storage
@@ -129,6 +129,10 @@ def _training_set(rows: Sequence[ImageRow], pixels: Any) -> "TrainingSet":
 
 
 def _read(settings: Settings, snapshot: Snapshot, rows: Sequence[ImageRow], contract: InputContract) -> np.ndarray:
-    """Decode images at another size than the cache holds; uint8 [N, H, W, 3]."""
+    """Decode images at another size than the cache holds; uint8 [N, H, W, 3].
+
+    Raises:
+        DataError: one is no longer there.
+    """
     source = open_images(settings, snapshot.location)
-    return np.concatenate([prepare_file(source.read(row.uri), contract, row.uri).pixels for row in rows])
+    return np.concatenate([prepare_file(read_original(source, row.uri), contract, row.uri).pixels for row in rows])
