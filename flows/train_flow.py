@@ -75,7 +75,7 @@ class TrainFlow(FlowSpec):
         snapshot = learning.prepare(settings)
         self.snapshot_id = snapshot.id
         self.image_counts = learning.count_images(snapshot)
-        self.recipes = learning.recipes_to_compare(settings)
+        self.recipes = learning.recipes_to_compare(settings, snapshot.id)
         current.run.add_tags(learning.tags(settings, snapshot))
         self.input_warning = advice.warn_of_small_defects(settings, snapshot)
         reporting.show_dataset(current.card["dataset"], settings, snapshot, self.input_warning)

@@ -9,14 +9,21 @@ import sysconfig
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from metaflow import Flow, Run, Runner, namespace
 from parts import draw_parts, write_line
+from PIL import Image
 from running_flows import FLOW, run_flow, use_datastore
 
 from edge.package import open_package
+from inspection.dataset.manifest import load_snapshot
+from inspection.errors import DataError, StorageError
+from inspection.export.golden import FEWER_IMAGES
 from inspection.registry.opening import open_registry
-from inspection.settings import load_settings
+from inspection.settings import DataSettings, load_settings
+from inspection.storage import open_storage
+from inspection.train_path import proving, releasing
 
 pytestmark = pytest.mark.slow
 
@@ -78,11 +85,55 @@ def test_a_run_is_found_by_its_tags_and_keeps_figures_not_arrays(finished, monke
     use_datastore(folder, monkeypatch)
     namespace(None)
     run = Run(f"TrainFlow/{run_id}")
-    assert {"line:dots", "backbone:squeezenet1_1"} <= set(run.tags)
+    snapshot = run["start"].task.data.snapshot_id[:12]
+    assert {"line:dots", "backbone:squeezenet1_1", f"snapshot:{snapshot}"} <= set(run.tags)
     assert run["evaluate"].task.data.evaluation.auroc.value > 0.9
     assert json.loads(run["evaluate"].task.data.metrics_json)["schema"] == "1.0"
     sizes = {artifact.id: len(str(artifact.data)) for artifact in run["end"].task.artifacts}
     assert max(sizes.values()) < 1_000_000, sizes
+
+
+def test_nothing_is_decided_judged_or_registered_with_another_model_than_the_exported_one(
+    finished, monkeypatch
+) -> None:
+    folder, run_id, _ = finished
+    use_datastore(folder, monkeypatch)
+    namespace(None)
+    settings = load_settings(folder / "dots.toml")
+    run = Run(f"TrainFlow/{run_id}")["evaluate"].task.data
+    model = Path(settings.storage_root) / run.exported.key
+    good = model.read_bytes()
+    model.write_bytes(good + b"\0")
+    again = r"model-int8-.*want sha256 [0-9a-f]{64}.*export.*found [0-9a-f]{64}.*resume export"
+    try:
+        with pytest.raises(StorageError, match=again):
+            proving.choose_thresholds(settings, run.snapshot_id, run.exported)
+        with pytest.raises(StorageError, match=again):
+            proving.evaluate_holdout(settings, run.snapshot_id, run.exported, run.decision)
+        with pytest.raises(StorageError, match=again):
+            releasing.release(settings, run, f"TrainFlow/{run_id}")
+        model.unlink()
+        with pytest.raises(StorageError, match=r"model-int8-.*found none in storage.*resume export"):
+            releasing.release(settings, run, f"TrainFlow/{run_id}")
+    finally:
+        model.write_bytes(good)
+    assert len(open_registry(settings).list("dots")) == 1
+
+
+def test_images_that_were_moved_before_the_package_was_made_are_named(finished, monkeypatch) -> None:
+    folder, run_id, _ = finished
+    use_datastore(folder, monkeypatch)
+    namespace(None)
+    settings = load_settings(folder / "dots.toml")
+    run = Run(f"TrainFlow/{run_id}")["evaluate"].task.data
+    (folder / "parts").rename(folder / "elsewhere")
+    try:
+        with pytest.raises(DataError, match=r"/parts: want the image .*\.png.*put the images back.*resume"):
+            releasing.release(settings, run, f"TrainFlow/{run_id}")
+        with pytest.raises(DataError, match=r"/parts: want the image .*\.png.*put the images back.*resume"):
+            proving.choose_thresholds(settings, run.snapshot_id, run.exported)
+    finally:
+        (folder / "elsewhere").rename(folder / "parts")
 
 
 def test_the_cards_hold_the_figures_and_the_pictures(finished) -> None:
@@ -143,6 +194,23 @@ def test_the_recipes_are_compared_side_by_side(workspace: Path) -> None:
     assert set(choice.aurocs) == {"frozen", "finetune", "both"}
     assert choice.recipe in choice.explanation
     assert Flow("TrainFlow").latest_successful_run is not None
+
+
+def test_the_least_images_that_are_documented_make_a_model(workspace: Path) -> None:
+    least = DataSettings().min_images_per_class
+    parts = draw_parts(workspace / "parts", good=least, bad=least)
+    line = write_line(workspace, parts, recipe="auto")
+    with Runner(str(FLOW), config=[("line", str(line))], show_output=False).run() as running:
+        assert running.status == "successful", running.stdout + running.stderr
+        snapshot_id = running.run["start"].task.data.snapshot_id
+    settings = load_settings(line)
+    package = open_package(open_registry(settings).fetch("dots", 1, workspace / "package"))
+    assert len(package.contract.self_test.images) >= FEWER_IMAGES
+    held_out = load_snapshot(open_storage(settings.storage_root), snapshot_id).select("holdout")
+    pictures = [np.asarray(Image.open(parts / row.uri)) for row in held_out]
+    for golden in package.contract.self_test.images:
+        shown = np.asarray(Image.open(package.folder / golden.file))
+        assert not any(np.array_equal(shown, picture) for picture in pictures)
 
 
 def test_the_code_package_imports_in_a_clean_environment(workspace: Path) -> None:

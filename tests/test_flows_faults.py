@@ -11,10 +11,33 @@ import pytest
 from parts import draw_parts, write_line
 from running_flows import FLOW, run_flow, use_datastore
 
+from inspection.errors import DataError
 from inspection.registry.opening import open_registry
 from inspection.settings import load_settings
+from inspection.train_path import learning
 
 pytestmark = pytest.mark.slow
+
+FULL_FLOW = """
+import errno
+from metaflow import FlowSpec, retry, step
+from inspection.known_errors import ends_clearly
+
+class FullFlow(FlowSpec):
+    @ends_clearly
+    @retry(times=2)
+    @step
+    def start(self):
+        raise OSError(errno.ENOSPC, "No space left on device", "/mnt/small/x")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    FullFlow()
+"""
 
 
 @pytest.fixture
@@ -45,15 +68,59 @@ def test_bad_data_stops_the_flow_in_its_first_step_with_one_line(workspace: Path
     assert "/compare/" not in printed
 
 
-def test_a_wrong_setting_stops_the_flow_before_any_image_is_read(workspace: Path) -> None:
-    line = write_line(workspace, draw_parts(workspace / "parts", good=12, bad=12))
-    line.write_text(line.read_text().replace("width = 64", 'width = "wide"'))
-    done = run_flow("--config", "line", str(line), "run")
+@pytest.mark.parametrize("flow", ["train_flow.py", "deploy_flow.py"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ('width = "wide"', "dots.toml: line 8: [input] width: want a whole number, found 'wide'"),
+        ("width = 64\nheigth = 64", "dots.toml: line 9: [input] heigth: unknown key, found 64; did you mean height"),
+        ("width = ", "dots.toml: not valid TOML: Invalid value (at line 8"),
+    ],
+    ids=["wrong type", "unknown key", "no TOML"],
+)
+def test_a_wrong_setting_stops_a_flow_before_its_first_step(workspace: Path, flow: str, wrong, message) -> None:
+    line = write_line(workspace, workspace)
+    line.write_text(line.read_text().replace("width = 64", wrong))
+    done = run_flow("--config", "line", str(line), "run", flow=FLOW.with_name(flow))
     printed = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "[input] width" in printed
-    assert "'wide'" in printed
+    assert message in printed
     assert "Traceback" not in printed
+    assert "/start/" not in printed
+
+
+def test_a_full_disk_ends_a_step_with_one_line_and_is_not_retried(workspace: Path) -> None:
+    (workspace / "full_flow.py").write_text(FULL_FLOW)
+    done = run_flow("run", flow=workspace / "full_flow.py")
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "error: StorageError: /mnt/small/x: no space left" in printed
+    assert "TMPDIR" in printed
+    assert "Traceback" not in printed
+    assert "will not be retried" in printed
+
+
+def test_a_missing_folder_is_told_before_weights_are_fetched(tmp_path: Path, monkeypatch) -> None:
+    def fetch(settings: object) -> None:
+        raise AssertionError("the weights were fetched first")
+
+    monkeypatch.setattr("inspection.model.backbones.check_weights", fetch)
+    with pytest.raises(DataError, match=r"nowhere: want a folder or list of images, found nothing.*--data"):
+        learning.prepare(load_settings(write_line(tmp_path, tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "least", "message"),
+    [
+        ("frozen", 4, r"too few images: want at least 8 outside of the holdout.*found 6 of 8"),
+        ("finetune", 6, r"want at least 4 good and 4 bad ones for recipe finetune, found [23] good and [23] bad"),
+    ],
+)
+def test_images_that_a_later_step_would_find_too_few_stop_the_first(tmp_path: Path, recipe, least, message) -> None:
+    line = write_line(tmp_path, draw_parts(tmp_path / "parts", good=least, bad=least), recipe=recipe)
+    line.write_text(line.read_text().replace("[input]", f"min_images_per_class = {least}\n[input]"))
+    with pytest.raises(DataError, match=message):
+        learning.prepare(load_settings(line))
 
 
 def test_missing_weights_stop_the_flow_in_its_first_step(workspace: Path) -> None:
@@ -89,7 +156,7 @@ def test_a_run_killed_in_training_is_resumed(workspace: Path) -> None:
     finally:
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
-    assert not any((workspace / "store" / "checkpoints").rglob("model.pt"))
+    assert not any((workspace / "store" / "checkpoints").rglob("model-*.pt"))
     done = run_flow("resume")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resum" in done.stdout + done.stderr

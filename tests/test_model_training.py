@@ -13,7 +13,7 @@ import torch
 
 from inspection.errors import TrainingError
 from inspection.model.checkpoints import FolderCheckpoints, StoredCheckpoints
-from inspection.model.examples import TrainingSet, folds_of, learnable_types
+from inspection.model.examples import TrainingSet, folds_of, learnable_types, validation_fold
 from inspection.model.frozen import fit_common_scale
 from inspection.model.storing import load_model, save_model
 from inspection.model.training import cross_validate, recipes_to_compare, train
@@ -168,8 +168,24 @@ def test_one_group_for_all_is_divided_by_images_and_said(caplog):
 
 
 def test_only_auto_compares_recipes():
-    assert recipes_to_compare(_settings(recipe="auto")) == ["frozen", "finetune"]
-    assert recipes_to_compare(_settings(recipe="frozen")) == []
+    assert recipes_to_compare(_settings(recipe="auto"), _set()) == ["frozen", "finetune"]
+    assert recipes_to_compare(_settings(recipe="frozen"), _set()) == []
+
+
+def test_fine_tuning_is_compared_only_where_every_fold_has_images_enough_for_it():
+    for count in range(4, 30, 2):
+        few = _set(count)
+        recipes = recipes_to_compare(_settings(recipe="auto"), few)
+        assert recipes == (["frozen", "finetune"] if count >= 16 else ["frozen"])
+        for rest, _ in folds_of(few, SMALL.folds, 0) if "finetune" in recipes else ():
+            learn, judge = validation_fold(few.select(rest), 5, 0)
+            assert len(few.select(rest).select(learn)) + len(few.select(rest).select(judge)) == len(rest)
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "both"])
+def test_eight_images_are_enough_to_fine_tune(recipe):
+    trained = train(recipe, _set(8), _settings(epochs=1))
+    assert np.isfinite(trained.model.score_pixels(_set(8).pixels)).all()
 
 
 def test_types_with_too_few_images_are_not_learned():

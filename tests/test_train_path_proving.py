@@ -9,7 +9,7 @@ from PIL import Image
 
 from edge.contract import OperatingPoint
 from inspection.dataset.manifest import ImageRow, make_snapshot
-from inspection.errors import ParityError
+from inspection.errors import DataError, ParityError
 from inspection.settings import ExportSettings, LineSettings, Settings
 from inspection.train_path import proving
 
@@ -56,3 +56,9 @@ def test_many_differences_are_said_loudly_otherwise(snapshot, monkeypatch, caplo
 
 def test_one_part_at_a_threshold_stops_nothing(snapshot, monkeypatch) -> None:
     assert not compare(snapshot, monkeypatch, 1, "stop").passed
+
+
+def test_a_picture_that_was_moved_since_the_start_is_named_with_what_to_do(snapshot, monkeypatch) -> None:
+    (Path(snapshot.location) / "good" / "7.png").unlink()
+    with pytest.raises(DataError, match=r"good/7\.png.*put the images back.*resume"):
+        compare(snapshot, monkeypatch, 0, "warn")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from inspection.errors import SettingsError
+from inspection.errors import DataError, SettingsError
 from inspection.settings import REPOSITORY, Settings
 
 SAMPLE = "sample"  # `[data] source` that means the built-in generator
@@ -29,6 +29,16 @@ def find_images(settings: Settings) -> str:
 def locate(source: str) -> str:
     """A folder or list as an absolute path; an address as it is."""
     return source if "://" in source else str(Path(source).expanduser().resolve())
+
+
+def check_place(location: str) -> None:
+    """Check that there is a folder or list where the images are to be; does not look into it, nor at S3.
+
+    Raises:
+        DataError: there is none.
+    """
+    if "://" not in location and not Path(location).exists():
+        raise DataError(f"{location}: want a folder or list of images, found nothing; correct [data] source or --data")
 
 
 def sample_folder(settings: Settings) -> Path:

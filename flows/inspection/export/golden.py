@@ -106,8 +106,8 @@ def choose(scores: np.ndarray, point: OperatingPoint, count: int) -> list[int]:
     """
     if len(scores) < FEWER_IMAGES:
         raise PackageError(
-            f"golden images: want at least {FEWER_IMAGES} pictures to choose from, found {len(scores)}; add images to "
-            "the calibration split or offer training images too"
+            f"golden images: want at least {FEWER_IMAGES} pictures to choose from, found {len(scores)} in "
+            "calibration and training; add images"
         )
     order = np.argsort(scores, kind="stable")
     thresholds = dict.fromkeys((point.lower, point.upper))

@@ -12,6 +12,8 @@ from inspection.model.classifier import Pixels
 log = logging.getLogger(__name__)
 
 MIN_IMAGES_PER_TYPE = 4  # of a defect type, to be told from the others
+MIN_PER_CLASS = 2  # good, and bad, images of a training set
+MIN_TO_FINETUNE = 2 * MIN_PER_CLASS  # of each class: some to learn from, as many to say when to stop
 
 
 class Rows:
@@ -48,10 +50,11 @@ class TrainingSet:
                 f"{len(self.groups)} groups"
             )
         bad = int(np.sum(self.is_bad))
-        if bad < 2 or len(self.is_bad) - bad < 2:
+        if not _enough(np.asarray(self.is_bad, dtype=bool)):
             raise TrainingError(
-                f"training set: want at least 2 good and 2 bad images, found {len(self.is_bad) - bad} good and {bad} "
-                "bad; add images of the rarer class, or lower [data] calibration_fraction and holdout_fraction"
+                f"training set: want at least {MIN_PER_CLASS} good and {MIN_PER_CLASS} bad images, found "
+                f"{len(self.is_bad) - bad} good and {bad} bad; add images of the rarer class, or lower [data] "
+                "calibration_fraction and holdout_fraction"
             )
 
     def __len__(self) -> int:
@@ -94,12 +97,23 @@ def folds_of(training_set: TrainingSet, folds: int, seed: int) -> list[tuple[np.
 
 
 def validation_fold(training_set: TrainingSet, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One fold, (rest, part), with good and bad images on both sides."""
-    for rest, part in folds_of(training_set, folds, seed):
-        if _both(training_set.is_bad[part]) and _both(training_set.is_bad[rest]):
-            return rest, part
+    """One fold, (rest, part), with enough good and bad images on both sides for a training set each.
+
+    A larger part is kept aside when there are few images.
+    """
+    is_bad = np.asarray(training_set.is_bad, dtype=bool)
+    for count in range(folds, 1, -1):
+        for rest, part in folds_of(training_set, count, seed):
+            if _enough(is_bad[part]) and _enough(is_bad[rest]):
+                return rest, part
     _warn_groups_ignored()
-    return _divide(np.asarray(training_set.is_bad, dtype=bool), np.arange(len(training_set)), folds, seed)[0]
+    return _divide(is_bad, np.arange(len(is_bad)), 2, seed)[0]
+
+
+def can_finetune(training_set: TrainingSet, folds: int, seed: int) -> bool:
+    """Whether fine-tuning has images enough in every fold of a comparison."""
+    found = folds_of(training_set, folds, seed)
+    return bool(found) and all(_enough(training_set.is_bad[rest], MIN_TO_FINETUNE) for rest, _ in found)
 
 
 def _divide(is_bad: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -110,6 +124,11 @@ def _divide(is_bad: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> li
         return []
     splitter = StratifiedGroupKFold(n_splits=min(folds, smallest), shuffle=True, random_state=seed)
     return [(rest, part) for rest, part in splitter.split(np.zeros(len(is_bad)), is_bad, groups) if len(part)]
+
+
+def _enough(is_bad: np.ndarray, least: int = MIN_PER_CLASS) -> bool:
+    bad = int(is_bad.sum())
+    return min(bad, len(is_bad) - bad) >= least
 
 
 def _both(is_bad: np.ndarray) -> bool:

@@ -14,7 +14,7 @@ from inspection.errors import TrainingError
 from inspection.model.backbones import check_weights
 from inspection.model.checkpoints import Checkpoints, FolderCheckpoints, NamedCheckpoints
 from inspection.model.classifier import Averaged, Classifier, Scorer
-from inspection.model.examples import TrainingSet, folds_of
+from inspection.model.examples import TrainingSet, can_finetune, folds_of
 from inspection.model.progress import Epoch, ProgressCallback
 from inspection.model.recipes import train_finetuned, train_frozen
 from inspection.model.selection import CrossValidation, RecipeChoice, auroc, choose_recipe
@@ -47,9 +47,14 @@ class Trained:
     figures: dict[str, float] = field(default_factory=dict)  # of the frozen recipe's inner cross-validation
 
 
-def recipes_to_compare(settings: TrainingSettings) -> list[str]:
-    """The recipes that `cross_validate` has to run for `settings.recipe`; none when there is nothing to compare."""
-    return ["frozen", "finetune"] if settings.recipe == "auto" else []
+def recipes_to_compare(settings: TrainingSettings, training_set: TrainingSet) -> list[str]:
+    """The recipes that `cross_validate` has to run for `settings.recipe`; none when there is nothing to compare.
+
+    Few images can be fine-tuned on no fold: then the frozen recipe goes alone.
+    """
+    if settings.recipe != "auto":
+        return []
+    return ["frozen", "finetune"] if can_finetune(training_set, settings.folds, settings.seed) else ["frozen"]
 
 
 def train(

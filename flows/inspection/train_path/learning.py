@@ -3,6 +3,7 @@
 Steps hand on keys and figures; images and models stay in storage.
 """
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -15,10 +16,13 @@ import numpy as np
 
 from inspection.dataset.cache import PixelCache
 from inspection.dataset.intake import prepare_dataset
-from inspection.dataset.location import find_images
+from inspection.dataset.location import check_place, find_images
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
+from inspection.errors import DataError
+from inspection.export.golden import FEWER_IMAGES
 from inspection.settings import Settings
 from inspection.storage import open_storage
+from inspection.train_path.stored_models import fetch_model, store_model
 
 if TYPE_CHECKING:
     from inspection.model.classifier import Scorer
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRAINING_VERSION = 2  # raise it when the same images and settings train another model: old checkpoints then stay unused
+TOO_FEW = "too few good or bad training images to fine-tune in every fold; add images of the rarer class"
 
 
 class CachedPixels:
@@ -51,6 +56,7 @@ class TrainedModel:
     """Where the trained model lies, and how it came about."""
 
     key: str
+    sha256: str  # of its file
     recipe: str
     defect_types: tuple[str, ...]  # those that the model can name; () = none
     seconds: float
@@ -60,7 +66,7 @@ class TrainedModel:
 
 
 def prepare(settings: Settings) -> Snapshot:
-    """Check the weights, then the images; decode, cache and divide them.
+    """Check that images are there, then the weights, then the images; decode, cache and divide them.
 
     Raises:
         TrainingError: the weights cannot be had.
@@ -69,8 +75,36 @@ def prepare(settings: Settings) -> Snapshot:
     """
     from inspection.model.backbones import check_weights
 
+    location = find_images(settings)
+    check_place(location)  # the weights may take a download: a mistyped --data is told before it
     check_weights(settings.training)
-    return prepare_dataset(settings, find_images(settings), open_storage(settings.storage_root))
+    snapshot = prepare_dataset(settings, location, open_storage(settings.storage_root))
+    check_enough(settings, snapshot)
+    return snapshot
+
+
+def check_enough(settings: Settings, snapshot: Snapshot) -> None:
+    """Check that there are images enough for every later step: for training, and golden ones for the package.
+
+    Raises:
+        DataError: there are not.
+    """
+    from inspection.model.examples import MIN_PER_CLASS, MIN_TO_FINETUNE
+
+    least = MIN_TO_FINETUNE if settings.training.recipe in ("finetune", "both") else MIN_PER_CLASS
+    counts = {label: sum(row.label == label for row in snapshot.select("train")) for label in ("good", "bad")}
+    if min(counts.values()) < least:
+        raise DataError(
+            f"{snapshot.location}: too few images to train on: want at least {least} good and {least} bad ones for "
+            f"recipe {settings.training.recipe}, found {counts['good']} good and {counts['bad']} bad in the training "
+            "part; add images, or lower [data] calibration_fraction and holdout_fraction"
+        )
+    free = [row for row in snapshot.rows if row.split != "holdout"]
+    if len(free) < FEWER_IMAGES:
+        raise DataError(
+            f"{snapshot.location}: too few images: want at least {FEWER_IMAGES} outside of the holdout, from which a "
+            f"device's self-test is made, found {len(free)} of {len(snapshot.rows)}; add images"
+        )
 
 
 def count_images(snapshot: Snapshot) -> dict[str, dict[str, int]]:
@@ -93,11 +127,14 @@ def tags(settings: Settings, snapshot: Snapshot) -> list[str]:
     ]
 
 
-def recipes_to_compare(settings: Settings) -> list[str]:
+def recipes_to_compare(settings: Settings, snapshot_id: str) -> list[str]:
     """The recipes that the comparison step fans out over; a recipe of the settings' own goes alone."""
     from inspection.model.training import recipes_to_compare
 
-    return recipes_to_compare(settings.training) or [settings.training.recipe]
+    compared = recipes_to_compare(settings.training, load_training_set(settings, snapshot_id))
+    if compared == ["frozen"]:
+        log.warning("event=recipes_not_compared reason='%s'", TOO_FEW)
+    return compared or [settings.training.recipe]
 
 
 def compare_recipe(settings: Settings, snapshot_id: str, recipe: str) -> "CrossValidation | None":
@@ -122,11 +159,17 @@ def choose_recipe(
     if not compared:
         recipe = settings.training.recipe
         return selection.RecipeChoice(recipe, recipe, {}, (), f"{recipe}, as the line's settings say; nothing compared")
-    return selection.choose_recipe(compared, load_training_set(settings, snapshot_id), settings.training.seed)
+    choice = selection.choose_recipe(compared, load_training_set(settings, snapshot_id), settings.training.seed)
+    if [comparison.recipe for comparison in compared] == ["frozen"]:
+        return dataclasses.replace(choice, explanation=f"{choice.explanation} Nothing compared: {TOO_FEW}")
+    return choice
 
 
 def train_model(
-    settings: Settings, snapshot_id: str, recipe: str, on_progress: "ProgressCallback | None" = None
+    settings: Settings,
+    snapshot_id: str,
+    recipe: str,
+    on_progress: "ProgressCallback | None" = None,
 ) -> TrainedModel:
     """Train on the whole training part, resuming from the checkpoints of a run that was cut off.
 
@@ -145,9 +188,10 @@ def train_model(
     with TemporaryDirectory(prefix="lineside-model-") as scratch:
         path = Path(scratch) / "model.pt"
         save_model(trained.model, path)
-        storage.upload(path, f"{prefix}/model.pt")
+        stored = store_model(storage, path, f"{prefix}/model")
     return TrainedModel(
-        key=f"{prefix}/model.pt",
+        key=stored.key,
+        sha256=stored.sha256,
         recipe=recipe,
         defect_types=tuple(trained.model.defect_types),
         seconds=trained.seconds,
@@ -173,11 +217,15 @@ def load_training_set(settings: Settings, snapshot_id: str) -> "TrainingSet":
     )
 
 
-def load_trained(settings: Settings, key: str) -> "Scorer":
-    """The trained model of a run."""
+def load_trained(settings: Settings, trained: TrainedModel) -> "Scorer":
+    """The trained model of a run.
+
+    Raises:
+        StorageError: it is gone or was changed.
+    """
     from inspection.model.storing import load_model
 
-    return load_model(open_storage(settings.storage_root).local_copy(key))
+    return load_model(fetch_model(open_storage(settings.storage_root), trained.key, trained.sha256, "train"))
 
 
 def open_cache(settings: Settings) -> PixelCache:

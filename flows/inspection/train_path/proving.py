@@ -19,12 +19,13 @@ from PIL import Image
 
 from edge.contract import Calibration, InputContract
 from edge.preprocess import prepare_file, to_model_input
-from inspection.dataset.intake import open_images
+from inspection.dataset.intake import open_images, read_original
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
 from inspection.errors import ParityError
 from inspection.settings import Settings
 from inspection.storage import open_storage
 from inspection.train_path.learning import TrainedModel, load_trained, open_cache
+from inspection.train_path.stored_models import fetch_model, store_model
 
 if TYPE_CHECKING:
     from inspection.decision.evaluation import Evaluation
@@ -46,6 +47,7 @@ class Exported:
     """The artifact that ships, and why it is trusted."""
 
     key: str  # of the .tflite file in storage
+    sha256: str  # of that file: thresholds, evaluation and package are of this very content
     kind: str  # "int8" or "float32"
     defect_types: tuple[str, ...]
     gate: "ParityGate"
@@ -92,7 +94,7 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
     pixels = open_cache(settings).read([row.sha256 for row in rows])
     is_bad = np.array([row.label == "bad" for row in rows])
     names = [row.uri for row in rows]
-    model = load_trained(settings, trained.key)
+    model = load_trained(settings, trained)
     contract = settings.input.contract()
     augmentation = settings.training.augmentation
     with TemporaryDirectory(prefix="lineside-export-") as scratch, ThreadPoolExecutor(1) as aside:
@@ -116,11 +118,11 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
             card.refresh()
             raise
         card.extend(parity_components(gate, {index: pixels[index] for index in pictures_wanted(gate)}, names))
-        key = trained.key.replace("model.pt", f"model-{gate.kind}.tflite")
-        storage.upload(gate.artifact, key)
+        stored = store_model(storage, gate.artifact, f"{Path(trained.key).parent.as_posix()}/model-{gate.kind}")
     facts = dataclasses.asdict(converted)
     return Exported(
-        key=key,
+        key=stored.key,
+        sha256=stored.sha256,
         kind=gate.kind,
         defect_types=trained.defect_types,
         gate=dataclasses.replace(gate, artifact=Path(gate.artifact.name)),
@@ -188,6 +190,7 @@ def compare_with_jpeg(
     """Check that a raw frame and its own JPEG get the same verdict, on images that are not of the holdout.
 
     Raises:
+        DataError: an image is no longer there.
         ParityError: they differ on so many images that it cannot be chance, and the settings say to stop then.
     """
     from inspection.export.agreement import MIN_JPEG_AGREEMENT, jpeg_agreement
@@ -198,7 +201,7 @@ def compare_with_jpeg(
     rows = _some([*snapshot.select("train"), *snapshot.select("calibration")], JPEG_IMAGES)
     for row in rows:
         as_is = InputContract(width=row.width, height=row.height, white_level=contract.white_level)
-        frame = prepare_file(source.read(row.uri), as_is, row.uri).pixels[0]
+        frame = prepare_file(read_original(source, row.uri), as_is, row.uri).pixels[0]
         stream = io.BytesIO()
         Image.fromarray(frame).save(stream, "JPEG", quality=JPEG_QUALITY)
         raw.append(to_model_input(frame, contract))
@@ -231,8 +234,18 @@ def score_pixels(settings: Settings, exported: Exported, pixels: np.ndarray) -> 
     """Score prepared pictures, uint8 [N, H, W, 3], with the artifact, on the device's packages."""
     from inspection.export.device import score_on_device
 
-    artifact = open_storage(settings.storage_root).local_copy(exported.key)
-    return score_on_device(artifact, pixels, settings.input.contract(), settings.export, exported.defect_types)
+    return score_on_device(
+        open_artifact(settings, exported), pixels, settings.input.contract(), settings.export, exported.defect_types
+    )
+
+
+def open_artifact(settings: Settings, exported: Exported) -> Path:
+    """The artifact's file, with the very content that was exported.
+
+    Raises:
+        StorageError: it is gone or was changed.
+    """
+    return fetch_model(open_storage(settings.storage_root), exported.key, exported.sha256, "export")
 
 
 def _some(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:

@@ -12,19 +12,22 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from inspection.dataset.intake import open_images
-from inspection.dataset.manifest import ImageRow, load_snapshot
+from inspection.dataset.intake import open_images, read_original
+from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
+from inspection.export.golden import IMAGES
 from inspection.export.package import Candidates, PackageContent, archive_package, build_package
 from inspection.registry.interface import PackageReference
 from inspection.registry.opening import open_registry
 from inspection.settings import REPOSITORY, Settings
 from inspection.storage import open_storage
 from inspection.train_path.learning import open_cache
+from inspection.train_path.proving import Decision, Exported, open_artifact, score_rows
 from inspection.train_path.report_card import read_card
 from inspection.train_path.run import TrainRun
 
 log = logging.getLogger(__name__)
 
+MORE_CANDIDATES = 100  # training images among which golden ones are looked for when calibration has too few
 BATCH = 256  # pictures in memory at once while statistics are taken
 PACKAGES = (
     "torch",
@@ -58,6 +61,8 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
         pathspec: of the run, such as `TrainFlow/17`.
 
     Raises:
+        StorageError: the model is no longer the one that was exported.
+        DataError: an image that would become a golden one is no longer there.
         PackageError: the device's code refuses what was built.
         RegistryError: it cannot be registered.
     """
@@ -65,11 +70,10 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
     storage = open_storage(settings.storage_root)
     snapshot = load_snapshot(storage, run.snapshot_id)
     training, calibration = snapshot.select("train"), snapshot.select("calibration")
-    source = open_images(settings, snapshot.location)
     origin = describe_origin(settings, run, pathspec)
     content = PackageContent(
         line=settings.line.name,
-        artifact=storage.local_copy(exported.key),
+        artifact=open_artifact(settings, exported),
         kind=cast(Literal["int8", "float32"], exported.kind),
         input=settings.input.contract(),
         defect_types=exported.defect_types,
@@ -80,9 +84,7 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
         training_sizes=[(row.width, row.height) for row in training],
         calibration_batches=_batches(settings, calibration),
         calibration_scores=decision.scores,
-        golden=Candidates(
-            [row.uri for row in calibration], decision.scores, lambda index: source.read(calibration[index].uri)
-        ),
+        golden=golden_candidates(settings, snapshot, exported, decision),
         provenance={
             **origin,
             "metrics": run.evaluation.to_dict(),
@@ -119,6 +121,17 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
         )
     log.info("event=registered line=%s version=%d sha256=%s", registered.line, registered.version, sha256)
     return Release(registered.line, registered.version, registered.archive, sha256, settings.storage_root)
+
+
+def golden_candidates(settings: Settings, snapshot: Snapshot, exported: Exported, decision: Decision) -> Candidates:
+    """The calibration images, and, where they are few, training images too; never one of the holdout."""
+    rows, scores = snapshot.select("calibration"), decision.scores
+    if len(rows) < IMAGES:
+        more = snapshot.select("train")[:MORE_CANDIDATES]
+        rows, scores = [*rows, *more], np.concatenate([scores, score_rows(settings, exported, more).scores])
+        log.info("event=golden_candidates calibration=%d train=%d", len(decision.scores), len(more))
+    source = open_images(settings, snapshot.location)
+    return Candidates([row.uri for row in rows], scores, lambda index: read_original(source, rows[index].uri))
 
 
 def sha256_name(folder: Path) -> str:
