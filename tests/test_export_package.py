@@ -103,6 +103,13 @@ def test_golden_images_are_whole_originals_as_png_with_scores_on_both_sides_of_t
     assert max(scores) > POINT.upper
 
 
+def test_metrics_go_along_and_are_covered_by_the_digests(package: Path, tmp_path: Path) -> None:
+    assert not (package / "metrics.json").exists()  # none were given
+    built = build_package(tmp_path / "tiny", content(metrics_json='{"schema": "1.0"}\n'), THIS)
+    assert json.loads((built / "metrics.json").read_text()) == {"schema": "1.0"}
+    assert "metrics.json" in open_package(built).contract.files
+
+
 def test_provenance_tells_origin_and_how_far_runtimes_differ(package: Path) -> None:
     found = json.loads((package / "provenance.json").read_text())
     assert found["snapshot"] == "a" * 64

@@ -66,6 +66,19 @@ def test_a_run_registers_a_package_that_the_device_accepts(finished, tmp_path: P
     assert json.loads((package.folder / "provenance.json").read_text())["snapshot"] == version.lineage.snapshot
 
 
+def test_the_figures_lie_beside_the_archive_and_in_the_package(finished, tmp_path: Path, monkeypatch) -> None:
+    folder, run_id, printed = finished
+    use_datastore(folder, monkeypatch)
+    namespace(None)
+    registry = open_registry(load_settings(folder / "dots.toml"))
+    key = registry.get("dots", 1).archive.removesuffix(".zip") + ".metrics.json"
+    assert f"figures       | {folder / 'store'}/{key}" in printed
+    kept = (folder / "store" / key).read_text()
+    assert (registry.fetch("dots", 1, tmp_path / "package") / "metrics.json").read_text() == kept
+    assert kept == Run(f"TrainFlow/{run_id}")["evaluate"].task.data.metrics_json
+    assert json.loads(kept)["auroc"]["value"] > 0.9
+
+
 def test_a_run_ends_with_what_a_person_needs_to_decide(finished) -> None:
     _, run_id, printed = finished
     for words in (

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.tflite"
 PROVENANCE_FILE = "provenance.json"
+METRICS_FILE = "metrics.json"
 VERSION_DIGITS = 16  # of the model file's sha256 that name it
 
 
@@ -51,6 +52,7 @@ class PackageContent:
     calibration_scores: np.ndarray  # float64 [N], logits of the artifact on it
     golden: Candidates  # pictures of the training or calibration split
     provenance: Mapping[str, Any]  # JSON: snapshot, run, commit, versions, metrics with intervals, parity, latency
+    metrics_json: str = ""  # text of metrics.json: the figures on the holdout; "" = none go along
 
 
 def build_package(folder: Path, content: PackageContent, settings: ExportSettings) -> Path:
@@ -101,6 +103,8 @@ def _fill(work: Path, content: PackageContent, settings: ExportSettings) -> None
     except (TypeError, ValueError) as error:
         raise PackageError(f"{PROVENANCE_FILE}: want JSON values, found others ({error})") from error
     (work / PROVENANCE_FILE).write_text(text + "\n", encoding="utf-8")
+    if content.metrics_json:
+        (work / METRICS_FILE).write_text(content.metrics_json, encoding="utf-8")
     files = {path.relative_to(work).as_posix(): sha256_of(path) for path in sorted(work.rglob("*")) if path.is_file()}
     contract = Contract(
         schema=contracts.SCHEMA,

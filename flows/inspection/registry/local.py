@@ -2,6 +2,7 @@
 
     packages/<sha256>.zip                          the archive, named by its content
     packages/<sha256>.html                         the card that reports its model, when it could be had
+    packages/<sha256>.metrics.json                 its figures on the holdout, as in the package
     registry/<line>/000001.json                    entry of version 1, written once
     registry/<line>/000001/events/0001.json        first decision on it, written once
 

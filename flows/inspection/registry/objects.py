@@ -36,6 +36,11 @@ def card_key(sha256: str) -> str:
     return f"packages/{sha256}.html"
 
 
+def metrics_key(sha256: str) -> str:
+    """Where the figures of the model in an archive are, as `metrics.json`."""
+    return f"packages/{sha256}.metrics.json"
+
+
 def list_lines(storage: Storage) -> tuple[str, ...]:
     """Names of the lines that have entries, sorted."""
     matches = (re.fullmatch(r"registry/([^/]+)/\d{6,}\.json", key) for key in storage.list("registry/"))

@@ -15,8 +15,9 @@ import numpy as np
 from inspection.dataset.intake import open_images, read_original
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
 from inspection.export.golden import IMAGES
-from inspection.export.package import Candidates, PackageContent, archive_package, build_package
+from inspection.export.package import METRICS_FILE, Candidates, PackageContent, archive_package, build_package
 from inspection.registry.interface import PackageReference
+from inspection.registry.objects import metrics_key
 from inspection.registry.opening import open_registry
 from inspection.settings import REPOSITORY, Settings
 from inspection.storage import open_storage
@@ -50,6 +51,7 @@ class Release:
     archive: str  # key in storage
     archive_sha256: str
     storage: str
+    metrics: str = ""  # key in storage of metrics.json, which is in the package too
 
 
 def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
@@ -94,11 +96,13 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
             "conversion": exported.converted,
             "latency": decision.device,
         },
+        metrics_json=run.evaluation.to_json(),
     )
     with TemporaryDirectory(prefix="lineside-package-") as scratch:
         folder = build_package(Path(scratch) / "package", content, settings.export)
         archive = Path(scratch) / "package.zip"
         sha256 = archive_package(folder, archive)
+        storage.upload(folder / METRICS_FILE, metrics_key(sha256))
         registered = open_registry(settings).register(
             PackageReference(
                 line=settings.line.name,
@@ -120,7 +124,9 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
             )
         )
     log.info("event=registered line=%s version=%d sha256=%s", registered.line, registered.version, sha256)
-    return Release(registered.line, registered.version, registered.archive, sha256, settings.storage_root)
+    return Release(
+        registered.line, registered.version, registered.archive, sha256, settings.storage_root, metrics_key(sha256)
+    )
 
 
 def golden_candidates(settings: Settings, snapshot: Snapshot, exported: Exported, decision: Decision) -> Candidates:

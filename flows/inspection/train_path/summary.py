@@ -14,6 +14,7 @@ def summarise(run: TrainRun, run_id: str) -> str:
     table = [
         ("model package", f"line {released.line}, version {released.version} (pending), {kind}"),
         ("archive", f"{released.storage}/{released.archive}"),
+        ("figures", f"{released.storage}/{released.metrics}"),
         ("holdout", f"{evaluation.good} good and {evaluation.bad} bad images, AUROC {_figure(evaluation.auroc)}"),
         ("escape", f"{_rate(rates.escape)} of bad parts pass"),
         ("overkill", f"{_rate(rates.overkill)} of good parts fail"),
