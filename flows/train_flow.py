@@ -48,7 +48,7 @@ class TrainFlow(FlowSpec):
     group_near_duplicates = Parameter("group-near-duplicates", default=False, help="Keep copies in one split.")
     weights = Parameter("weights", default="", help="imagenet, none or a file; beats [training] weights.")
     recipe = Parameter("recipe", default="", help="auto, frozen, finetune or both; beats [training] recipe.")
-    max_minutes = Parameter("max-minutes", default=-1.0, help="Limit of training; beats [training] max_minutes.")
+    max_minutes = Parameter("max-minutes", default=-1.0, help="Limit of all training; beats [training] max_minutes.")
 
     def settings(self) -> Settings:
         """The line's settings; flags beat the file."""
@@ -90,7 +90,7 @@ class TrainFlow(FlowSpec):
         """Cross-validate one recipe on the training part."""
         from inspection.train_path import learning
 
-        self.comparison = learning.compare_recipe(self.settings(), self.snapshot_id, self.input)
+        self.comparison = learning.compare_recipe(self.settings(), self.snapshot_id, self.input, len(self.recipes))
         self.next(self.train)
 
     @card(id="training", type="blank", refresh_interval=1)
@@ -101,14 +101,16 @@ class TrainFlow(FlowSpec):
     @step
     def train(self, inputs):
         """Choose the recipe and train it on the whole training part."""
-        from inspection.train_path import larger_input, learning, reporting
+        from inspection.train_path import budget, larger_input, learning, reporting
 
         self.merge_artifacts(inputs, exclude=["comparison"])
         settings, card = self.settings(), current.card["training"]
-        self.choice = learning.choose_recipe(settings, self.snapshot_id, [each.comparison for each in inputs])
+        comparisons = [each.comparison for each in inputs]
+        self.choice = learning.choose_recipe(settings, self.snapshot_id, comparisons)
         self.larger_input = larger_input.try_larger_input(settings, self.snapshot_id)
+        spent_s = budget.spent_s(comparisons, self.larger_input)
         self.trained = learning.train_model(
-            settings, self.snapshot_id, self.choice.recipe, reporting.watch_training(card)
+            settings, self.snapshot_id, self.choice.recipe, reporting.watch_training(card), spent_s
         )
         reporting.show_trained(card, self.trained, self.larger_input)
         self.next(self.export)

@@ -132,6 +132,20 @@ def test_max_minutes_stops_in_good_order_with_a_model():
     assert np.isfinite(trained.model.score_pixels(_set().pixels)).all()
 
 
+def test_a_training_that_goes_on_has_only_the_time_that_it_had_left(tmp_path):
+    checkpoints = FolderCheckpoints(tmp_path)
+    train("finetune", _set(), _settings(epochs=50, patience=50, max_minutes=0.001), checkpoints)
+    saved = checkpoints.load("finetune")
+    checkpoints.save("finetune", {**saved, "finished": False, "seconds": 3600.0})
+    trained = train("finetune", _set(), _settings(epochs=50, patience=50, max_minutes=59), checkpoints)
+    assert len(trained.curves) == len(saved["curves"])
+    assert trained.seconds >= 3600
+    assert any("max_minutes" in note for note in trained.notes)
+    checkpoints.save("finetune", {**saved, "finished": False, "seconds": 3600.0})
+    going_on = train("finetune", _set(), _settings(epochs=50, patience=50, max_minutes=61), checkpoints)
+    assert len(going_on.curves) > len(saved["curves"])
+
+
 def test_pixels_are_read_in_batches_and_never_whole():
     class Reader:
         def __init__(self, pixels):

@@ -136,7 +136,7 @@ class TrainingSettings:
     views: Count = 4  # augmented views per image that the frozen recipe learns from
     fixed_pose: bool = False  # parts always lie the same way: also learn what is normal at each place (needs no flips)
     seed: Whole = 0
-    max_minutes: Annotated[float, Field(ge=0)] = 0.0  # stop training in good order after this long; 0 = no limit
+    max_minutes: Annotated[float, Field(ge=0)] = 0.0  # of all training of a run together, roughly; 0 = no limit
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
 

@@ -77,7 +77,7 @@ def finetune(
     name: str = "finetune",
     fingerprint: str = "",
     watch: Callable[[list[Epoch]], None] | None = None,
-) -> tuple[Classifier, list[Epoch]]:
+) -> tuple[Classifier, list[Epoch], float]:
     """Fine-tune a backbone and a head on its last layer's mean.
 
     A part of the groups is kept aside: its loss decides when to stop and which epoch is kept, and its scores bring
@@ -87,14 +87,15 @@ def finetune(
         training_set: all images of the training part.
         settings: rates, epochs, patience, augmentation.
         device: where to train.
-        deadline: of `time.monotonic`; training stops in good order when it has passed.
+        deadline: of `time.monotonic`; training stops in good order when it has passed. It comes earlier by what an
+            interrupted training had spent already.
         checkpoints: where each epoch is kept, and from where an interrupted training goes on.
         name: of the checkpoint.
         fingerprint: a checkpoint with another one is not continued.
         watch: called after each epoch, when its checkpoint is safe.
 
     Returns:
-        the model of the best epoch in eval mode, and all epochs.
+        the model of the best epoch in eval mode, all epochs, and the seconds that an interrupted training had spent.
     """
     rest, part = validation_fold(training_set, VALIDATION_FOLDS, settings.seed)
     learn, judge = training_set.select(rest), training_set.select(part)
@@ -105,6 +106,9 @@ def finetune(
         log.info("event=training_resumed checkpoint=%s epoch=%d", name, state.epoch)
     elif saved is not None:
         log.warning("event=checkpoint_ignored checkpoint=%s reason='it is of other data or settings'", name)
+    earlier_s = state.seconds
+    deadline -= earlier_s
+    state.finished |= bool(state.curves) and time.monotonic() >= deadline
     if watch and state.curves:
         watch(state.curves)
     while not state.finished:
@@ -122,7 +126,7 @@ def finetune(
     with torch.no_grad():
         state.model.score.weight.mul_(slope)
         state.model.score.bias.mul_(slope).add_(offset)
-    return state.model.eval(), state.curves
+    return state.model.eval(), state.curves, earlier_s
 
 
 def _start(

@@ -65,8 +65,8 @@ def train_finetuned(
     deadline: float,
     checkpoints: Checkpoints | None = None,
     progress: ProgressCallback | None = None,
-) -> tuple[Classifier, list[Epoch]]:
-    """Recipe (b): fine-tuning with progress and checkpoints; returns the model and its epochs."""
+) -> tuple[Classifier, list[Epoch], float]:
+    """Recipe (b): fine-tuning with progress and checkpoints; returns what `finetune` does."""
     shown = 0
     with progress_bar("fine-tuning", settings.epochs) as advance:
 

@@ -41,7 +41,7 @@ class Trained:
 
     model: Scorer  # a Classifier, or Averaged for the recipe "both"; on the CPU, in eval mode
     recipe: str
-    seconds: float
+    seconds: float  # with those of an interrupted training that this one went on with
     curves: tuple[Epoch, ...] = ()  # of fine-tuning; empty for the frozen recipe
     notes: tuple[str, ...] = ()  # what a person should know of this training
     figures: dict[str, float] = field(default_factory=dict)  # of the frozen recipe's inner cross-validation
@@ -64,7 +64,7 @@ def train(
     checkpoints: Checkpoints | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> Trained:
-    """Train a model.
+    """Train a model, for about `settings.max_minutes` at most.
 
     The same seed and data give the same model on a CPU. With checkpoints, a killed training that is started again
     goes on after its last whole epoch and ends with the same model.
@@ -89,18 +89,19 @@ def train(
     notes: list[str] = []
     curves: list[Epoch] = []
     figures: dict[str, float] = {}
+    earlier_s = 0.0
     if settings.weights == "none":
         notes.append(f"{settings.backbone} without pretrained weights: expect clearly lower accuracy on real parts")
     if recipe in ("frozen", "both"):
         model, figures = train_frozen(training_set, settings, device, deadline, progress)
         members.append(model)
     if recipe in ("finetune", "both"):
-        model, curves = train_finetuned(training_set, settings, device, deadline, place, progress)
+        model, curves, earlier_s = train_finetuned(training_set, settings, device, deadline, place, progress)
         members.append(model)
-    if time.monotonic() >= deadline:
-        notes.append(f"training was stopped by max_minutes = {settings.max_minutes:g}")
+    seconds = time.monotonic() - started + earlier_s
+    if started + seconds >= deadline:
+        notes.append(f"training was stopped after {settings.max_minutes:.2g} minutes, its share of max_minutes")
     model_out: Scorer = members[0] if len(members) == 1 else Averaged(members)
-    seconds = time.monotonic() - started
     log.info("event=trained recipe=%s images=%d seconds=%.1f", recipe, len(training_set), seconds)
     return Trained(model_out.cpu().eval(), recipe, seconds, tuple(curves), tuple(notes), figures)
 
@@ -124,18 +125,18 @@ def cross_validate(
     Raises:
         TrainingError: see `train`.
     """
-    started = time.monotonic()
     folds = folds_of(training_set, settings.folds, settings.seed)
-    scores = np.zeros(len(training_set))
+    scores, seconds = np.zeros(len(training_set)), 0.0
     notes: list[str] = []
     place = FolderCheckpoints(checkpoints) if isinstance(checkpoints, Path) else checkpoints
     for number, (rest, part) in enumerate(folds):
         share = dataclasses.replace(cast(Any, settings), max_minutes=settings.max_minutes / len(folds))
         fold_place = NamedCheckpoints(place, f"fold-{number}-") if place else None
         trained = train(recipe, training_set.select(rest), share, fold_place, progress)
+        ended = time.monotonic()
         scores[part] = trained.model.score_pixels(training_set.select(part).pixels, settings.batch_size)
+        seconds += trained.seconds + time.monotonic() - ended
         notes += [note for note in trained.notes if note not in notes]
     value = auroc(scores, training_set.is_bad)
-    seconds = time.monotonic() - started
     log.info("event=cross_validated recipe=%s folds=%d auroc=%.4f seconds=%.1f", recipe, len(folds), value, seconds)
     return CrossValidation(recipe, scores, value, seconds, len(folds), tuple(notes))

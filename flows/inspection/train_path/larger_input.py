@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,7 @@ from inspection.dataset.intake import open_images, read_original
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
 from inspection.settings import Settings
 from inspection.storage import open_storage
+from inspection.train_path.budget import for_input
 from inspection.train_path.learning import CachedPixels
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class LargerInput:
     low: float  # 95 % interval of the gain
     high: float
     warning: str  # "" when the gain is not shown or too small to be worth it
+    seconds: float = 0.0  # that the trial took
 
     def describe(self) -> str:
         """The figures in a sentence."""
@@ -69,13 +72,15 @@ def try_larger_input(settings: Settings, snapshot_id: str) -> LargerInput | None
     from inspection.model.training import cross_validate
 
     rows = _some(rows, settings.training.seed)
-    training = dataclasses.replace(cast(Any, settings.training), views=1)
+    started = time.monotonic()
+    training = dataclasses.replace(cast(Any, for_input(settings.training)), views=1)
     here = _training_set(rows, CachedPixels(settings, rows))
     there = _training_set(rows, _read(settings, snapshot, rows, contract))
     results = [cross_validate("frozen", one, training) for one in (here, there)]
     drawn = bootstrap_aurocs([one.scores for one in results], here.is_bad, here.groups, training.seed)
     low, high = (float(value) for value in np.quantile(drawn[:, 1] - drawn[:, 0], [0.025, 0.975]))
     found = LargerInput(contract.width, contract.height, len(rows), results[0].auroc, results[1].auroc, low, high, "")
+    found = dataclasses.replace(found, seconds=time.monotonic() - started)
     if low > 0 and found.larger_auroc - found.auroc >= WORTH:
         found = dataclasses.replace(
             found,

@@ -22,6 +22,7 @@ from inspection.errors import DataError
 from inspection.export.golden import FEWER_IMAGES
 from inspection.settings import Settings
 from inspection.storage import open_storage
+from inspection.train_path import budget
 from inspection.train_path.stored_models import fetch_model, store_model
 
 if TYPE_CHECKING:
@@ -137,8 +138,15 @@ def recipes_to_compare(settings: Settings, snapshot_id: str) -> list[str]:
     return compared or [settings.training.recipe]
 
 
-def compare_recipe(settings: Settings, snapshot_id: str, recipe: str) -> "CrossValidation | None":
-    """Cross-validate a recipe on the training part; None when the settings leave nothing to compare."""
+def compare_recipe(settings: Settings, snapshot_id: str, recipe: str, recipes: int) -> "CrossValidation | None":
+    """Cross-validate a recipe on the training part; None when the settings leave nothing to compare.
+
+    Args:
+        settings: of the line.
+        snapshot_id: of the data set.
+        recipe: which.
+        recipes: how many are compared, and share the time.
+    """
     from inspection.model.checkpoints import StoredCheckpoints
     from inspection.model.training import cross_validate
 
@@ -146,7 +154,8 @@ def compare_recipe(settings: Settings, snapshot_id: str, recipe: str) -> "CrossV
         return None
     prefix = f"checkpoints/{training_digest(settings, snapshot_id, recipe)}/folds"
     place = StoredCheckpoints(open_storage(settings.storage_root), prefix)
-    return cross_validate(recipe, load_training_set(settings, snapshot_id), settings.training, place)
+    share = budget.for_recipe(settings.training, recipes)
+    return cross_validate(recipe, load_training_set(settings, snapshot_id), share, place)
 
 
 def choose_recipe(
@@ -170,11 +179,19 @@ def train_model(
     snapshot_id: str,
     recipe: str,
     on_progress: "ProgressCallback | None" = None,
+    spent_s: float = 0.0,
 ) -> TrainedModel:
     """Train on the whole training part, resuming from the checkpoints of a run that was cut off.
 
     Checkpoints and the model are kept under the hash of the snapshot and of the settings that matter, so that a
     retry, a resume and another machine find them.
+
+    Args:
+        settings: of the line.
+        snapshot_id: of the data set.
+        recipe: frozen, finetune or both.
+        on_progress: called as training goes on.
+        spent_s: seconds of `max_minutes` that the comparisons before took.
     """
     from inspection.model.checkpoints import StoredCheckpoints
     from inspection.model.storing import save_model
@@ -184,7 +201,7 @@ def train_model(
     prefix = f"checkpoints/{training_digest(settings, snapshot_id, recipe)}"
     training_set = load_training_set(settings, snapshot_id)
     place = StoredCheckpoints(storage, f"{prefix}/epochs")
-    trained = train(recipe, training_set, settings.training, place, on_progress)
+    trained = train(recipe, training_set, budget.for_final(settings.training, spent_s), place, on_progress)
     with TemporaryDirectory(prefix="lineside-model-") as scratch:
         path = Path(scratch) / "model.pt"
         save_model(trained.model, path)
