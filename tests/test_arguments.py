@@ -77,6 +77,7 @@ def test_a_wrong_settings_file_is_named_with_the_line_and_what_to_do(tmp_path: P
 def test_command_lines_without_a_settings_file_have_none_to_check() -> None:
     check_line(["resume"])
     check_line(["--config-value", "line", "{}", "run"])
+    check_line(["run", "--config", "line"])
 
 
 def test_a_resumed_run_keeps_its_own_settings(flow_file: Path) -> None:

@@ -62,7 +62,8 @@ def check_line(arguments: list[str]) -> None:
     """
     for index, argument in enumerate(arguments):
         if argument == "--config" and arguments[index + 1 : index + 2] == ["line"]:
-            load_settings(Path(arguments[index + 2]))
+            for name in arguments[index + 2 : index + 3]:  # Metaflow tells when none follows
+                load_settings(Path(name))
 
 
 def with_values(arguments: list[str]) -> list[str]:
