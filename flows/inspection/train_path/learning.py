@@ -18,11 +18,10 @@ from inspection.dataset.cache import PixelCache
 from inspection.dataset.intake import prepare_dataset
 from inspection.dataset.location import check_place, find_images
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
-from inspection.errors import DataError
-from inspection.export.golden import FEWER_IMAGES
 from inspection.settings import Settings
 from inspection.storage import open_storage
 from inspection.train_path import budget
+from inspection.train_path.least_images import check_enough
 from inspection.train_path.stored_models import fetch_model, store_model
 
 if TYPE_CHECKING:
@@ -82,30 +81,6 @@ def prepare(settings: Settings) -> Snapshot:
     snapshot = prepare_dataset(settings, location, open_storage(settings.storage_root))
     check_enough(settings, snapshot)
     return snapshot
-
-
-def check_enough(settings: Settings, snapshot: Snapshot) -> None:
-    """Check that there are images enough for every later step: for training, and golden ones for the package.
-
-    Raises:
-        DataError: there are not.
-    """
-    from inspection.model.examples import MIN_PER_CLASS, MIN_TO_FINETUNE
-
-    least = MIN_TO_FINETUNE if settings.training.recipe in ("finetune", "both") else MIN_PER_CLASS
-    counts = {label: sum(row.label == label for row in snapshot.select("train")) for label in ("good", "bad")}
-    if min(counts.values()) < least:
-        raise DataError(
-            f"{snapshot.location}: too few images to train on: want at least {least} good and {least} bad ones for "
-            f"recipe {settings.training.recipe}, found {counts['good']} good and {counts['bad']} bad in the training "
-            "part; add images, or lower [data] calibration_fraction and holdout_fraction"
-        )
-    free = [row for row in snapshot.rows if row.split != "holdout"]
-    if len(free) < FEWER_IMAGES:
-        raise DataError(
-            f"{snapshot.location}: too few images: want at least {FEWER_IMAGES} outside of the holdout, from which a "
-            f"device's self-test is made, found {len(free)} of {len(snapshot.rows)}; add images"
-        )
 
 
 def count_images(snapshot: Snapshot) -> dict[str, dict[str, int]]:
