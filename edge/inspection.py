@@ -40,6 +40,10 @@ class ResultStore(Protocol):
     def next_sequence(self) -> int:
         """The number that the next result will get."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a source that keeps its parts should wait until the disk has taken some results."""
+
     def find(self, source_key: str) -> Result | None:
         """The result of a part that was inspected before."""
 

@@ -154,7 +154,7 @@ class Inspector:
         if self._serving.current() is None:
             self._stopping.wait(_WAIT_S)
             return False
-        if len(self._open) >= self.limits.max_unacknowledged:
+        if len(self._open) >= self.limits.max_unacknowledged or self._store.is_full:
             self._await_disk()
             return False
         return True
@@ -257,6 +257,7 @@ class Inspector:
             pending = self._given.popleft()
             self.counts.inspected += 1
             if pending.result is None:  # not acknowledged: a folder's part comes again after a restart
+                self.counts.unacknowledged += 1
                 self._forget(pending)
                 continue
             self._waiting.append(pending)

@@ -214,6 +214,7 @@ class Disk:
     def __init__(self) -> None:
         self.tickets: list[SlowTicket] = []
         self.refuses = False
+        self.is_full = False
 
     @property
     def next_sequence(self) -> int:

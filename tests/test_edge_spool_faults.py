@@ -15,7 +15,7 @@ import pytest
 from small_disk import mount
 from spool_writer import image, quick_folder, result
 
-from edge.spool import ImageQueue, Spool, SpoolSettings
+from edge.spool import ImageQueue, Spool, SpoolSettings, Ticket
 from edge.spool.records import Entry
 from edge.spool.waiting import Waiting
 
@@ -138,7 +138,7 @@ def test_a_database_that_may_not_grow_degrades_to_memory_and_comes_back(
     spool._writer.store.connection.execute("PRAGMA max_page_count = 1")  # as a full disk says it: SQLITE_FULL
     tickets = [spool.put(result(f"k{i}", "fail")) for i in range(100)]
     wait_for(lambda: all(ticket.durable for ticket in tickets))
-    assert spool.figures().state == "ok"
+    wait_for(states(spool, "ok"))
     assert len(spool.unsent(True, 1000)) == 100
 
 
@@ -238,6 +238,39 @@ def test_memory_that_is_full_drops_the_least_valuable_first_and_counts_it(
     assert opened().figures().evicted == figures.evicted
 
 
+def test_memory_that_is_full_gives_up_images_before_results(opened: Callable[..., Spool], folder: Path) -> None:
+    folder.write_text("no disk")
+    spool = opened(replace(FAST, memory_bytes=560_000))  # all results and the images of fails take 460 kB
+    for number in range(45):
+        spool.put(result(f"pass-{number}"))
+        reason = ("fail", "review", "audit")[number // 15]
+        spool.put(result(f"{reason}-{number}", "fail"), image(f"{reason}-{number}", reason, 9000))
+    evicted = spool.figures().evicted
+    assert set(evicted) == {"audit-image", "review-image"}
+    assert spool.folded() == []
+
+
+def test_results_of_parts_that_come_again_are_never_dropped_and_memory_says_when_it_is_full(
+    opened: Callable[..., Spool], folder: Path
+) -> None:
+    folder.write_text("no disk")
+    spool = opened(replace(FAST, memory_bytes=400_000))
+    spool.sends_from_memory = False
+    tickets: list[Ticket] = []
+    while not spool.is_full:
+        tickets.append(spool.put(result(f"pass-{len(tickets)}")))
+        tickets.append(spool.put(result(f"fail-{len(tickets)}", "fail"), image("k", "fail", 9000)))
+    assert len(tickets) > 80
+    tickets += [spool.put(result(f"in-hand-{number}")) for number in range(8)]  # taken before it was full
+    assert not any(ticket.dropped for ticket in tickets)
+    assert set(spool.figures().evicted) == {"fail-image"}
+    folder.unlink()
+    wait_for(lambda: all(ticket.durable for ticket in tickets))
+    wait_for(lambda: not spool.is_full)
+    assert spool.folded() == []
+    assert spool.figures().queue_length == len(tickets)
+
+
 def test_the_memory_that_is_counted_is_the_memory_that_is_held() -> None:
     waiting = Waiting(100_000)
     for number in range(200):
@@ -247,7 +280,7 @@ def test_the_memory_that_is_counted_is_the_memory_that_is_held() -> None:
     assert waiting.bytes == sum(entry.bytes for entry in waiting.entries.values()) <= 100_000
     for entry in list(waiting.entries.values()):
         waiting.remove(entry)
-    assert (waiting.bytes, waiting.keys) == (0, {})
+    assert (waiting.bytes, waiting.image_bytes, waiting.keys) == (0, 0, {})
 
 
 def test_what_never_reached_the_disk_is_counted_at_the_next_start(opened: Callable[..., Spool], folder: Path) -> None:

@@ -83,6 +83,7 @@ class Nowhere:
             return True
 
     next_sequence = 1
+    is_full = False
 
     def find(self, source_key: str) -> None:
         """Nothing was stored."""

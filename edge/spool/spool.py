@@ -64,9 +64,6 @@ class Spool:
         self._first_pass = (0, 0)  # of which opening of the file; no unsent pass has a smaller sequence
         self._unreadable: set[int] = set()
         self._closed = False
-        # While the disk refuses, a camera's result that can be delivered must not wait for it. A folder's part is
-        # inspected again when this process ends before the disk is back: its result must not have left already.
-        self.sends_from_memory = True
         self._writer = Writer(folder, settings, wall_clock)
 
     @property
@@ -77,6 +74,27 @@ class Spool:
     @on_committed.setter
     def on_committed(self, callback: Callable[[], None] | None) -> None:
         self._writer.on_committed = callback
+
+    @property
+    def sends_from_memory(self) -> bool:
+        """What happens to results that only memory holds, while the disk refuses.
+
+        True, for a camera: they are delivered, and the least valuable dropped when memory is full. False, for a folder,
+        whose parts are inspected again when this process ends before the disk is back: none may have left, nor been
+        dropped and counted; `is_full` says when there can be no more of them.
+        """
+        return not self._writer.waiting.keeps_results
+
+    @sends_from_memory.setter
+    def sends_from_memory(self, value: bool) -> None:
+        with self._writer.lock:
+            self._writer.waiting.keeps_results = not value
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more results should come until the disk has taken some; False when some may be dropped instead."""
+        with self._writer.lock:
+            return self._writer.waiting.full
 
     @property
     def next_sequence(self) -> int:
