@@ -286,6 +286,7 @@ def test_room_is_made_in_order_of_value_and_every_eviction_is_counted(
     folded = spool.folded()
     assert sum(counts.count for counts in folded) == evicted["pass"]
     assert sum(counts.count for counts in folded) + len(spool.unsent(False, 10_000)) == put + 8
+    assert spool.unsent(False, 0) == []  # nothing is in hand any more
     assert len({counts.id for counts in folded}) == len(folded)
     reported = evicted["pass"]
     spool.mark_folded_sent(folded)
@@ -445,3 +446,58 @@ def test_settings_name_every_fault() -> None:
     assert SpoolSettings().check() == []
     faults = SpoolSettings(quota_bytes=5, durable_within_ms=-1, retry_min_s=9.0, retry_max_s=2.0).check()
     assert [fault.split(":")[0] for fault in faults] == ["quota_bytes", "durable_within_ms", "retry_min_s"]
+
+
+@pytest.mark.parametrize("disk", ["takes", "refuses"])
+def test_what_the_sender_has_in_hand_is_not_folded(opened: Callable[..., Spool], tmp_path: Path, disk: str) -> None:
+    if disk == "refuses":
+        (tmp_path / "spool").write_text("no folder")
+    settings = replace(FAST, quota_bytes=600_000, memory_bytes=200_000, durable_within_ms=0)
+    spool = opened(settings)
+    for number in range(40):
+        spool.put(result(f"pass-{number}"))
+    spool.flush(20)
+    in_hand = spool.unsent(False, 10)  # their message is under way
+    assert len(in_hand) == 10
+    number = 0
+    while spool.figures().folded < 30:
+        spool.put(result(f"flood-{number}", "fail"), image(f"flood-{number}", "fail", 20_000))
+        spool.flush(20)
+        number += 1
+        assert number < 200
+    spool.mark_sent([sent.sequence for sent in in_hand])
+    assert sum(counts.count for counts in spool.folded()) == spool.figures().folded == 30
+    assert spool.unsent(False, 100) == []
+
+
+def test_nothing_is_both_delivered_and_folded_while_room_is_made_all_the_time(
+    opened: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.spool.eviction, "PORTION", 20)
+    monkeypatch.setattr(edge.spool.eviction, "SETTLED_FLOOR", 50)
+    spool = opened(replace(FAST, quota_bytes=300_000, keep_sent=100))
+    delivered: set[int] = set()
+    done = threading.Event()
+
+    def send() -> None:
+        while not done.is_set():
+            batch = [found.sequence for found in spool.unsent(False, 7)]
+            time.sleep(0.001)  # on its way
+            delivered.update(batch)
+            spool.mark_sent(batch)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    put = 0
+    while put < 6000:
+        for _ in range(100):
+            spool.put(result(f"k{put}"))
+            put += 1
+        assert spool.flush(30)
+    done.set()
+    sender.join()
+    let_it_make_room(spool)
+    left = spool.figures().queue_length
+    assert len(delivered) > 0
+    assert spool.figures().folded > 0
+    assert len(delivered) + spool.figures().folded + left == put

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from small_disk import mount
 from spool_writer import image, quick_folder, result
 
 from edge.spool import ImageQueue, Spool, SpoolSettings, Ticket
+from edge.spool.handed import Handed
 from edge.spool.records import Entry
 from edge.spool.waiting import Waiting
 
@@ -272,7 +274,7 @@ def test_results_of_parts_that_come_again_are_never_dropped_and_memory_says_when
 
 
 def test_the_memory_that_is_counted_is_the_memory_that_is_held() -> None:
-    waiting = Waiting(100_000)
+    waiting = Waiting(100_000, Handed(threading.Lock(), set()))
     for number in range(200):
         stored = replace(result(f"k{number}"), sequence=number)
         kept = image("k", "audit", 2000) if number % 3 == 0 else None

@@ -9,9 +9,9 @@
 7. fail results
 8. the rest of 1
 
-Within a class the oldest go first. An evicted result leaves a short row behind, so that its source key is still known
-until `keep_sent` newer ones were sent or evicted. One call of `make_room` frees one bounded portion, so that commits
-of new results come in between.
+Within a class the oldest go first. What the sender has in hand stays (`edge.spool.handed`). An evicted result leaves a
+short row behind, so that its source key is still known until `keep_sent` newer ones were sent or evicted. One call of
+`make_room` frees one bounded portion, so that commits of new results come in between.
 """
 
 import json
@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from edge.errors import ResultError
 from edge.results import Result, dump_result, parse_result
+from edge.spool.handed import Handed
 from edge.spool.records import FoldedCounts
 from edge.spool.rows import key_of
 from edge.spool.schema import EVICTED
@@ -47,8 +48,12 @@ def trim_settled(store: Store, keep: int) -> None:
         _delete_settled(store, min(store.settled - keep, 2 * PORTION))
 
 
-def make_room(store: Store) -> bool:
+def make_room(store: Store, handed: Handed) -> bool:
     """Free one portion of the least valuable; False when nothing is left.
+
+    Args:
+        store: over its quota.
+        handed: what the sender has in hand.
 
     Raises:
         sqlite3.Error, OSError: the disk refuses.
@@ -57,12 +62,12 @@ def make_room(store: Store) -> bool:
         _delete_settled(store, min(store.settled - SETTLED_FLOOR, PORTION))
         return True
     return (
-        _evict_results(store, PASSES)
+        _evict_results(store, handed, PASSES)
         or _evict_images(store, "reason IN ('shadow', 'audit')")
         or _evict_images(store, "reason IN ('review', 'error')")
         or _evict_images(store, "1")
-        or _evict_results(store, "verdict IN ('review', 'error')")
-        or _evict_results(store, "1")
+        or _evict_results(store, handed, "verdict IN ('review', 'error')")
+        or _evict_results(store, handed, "1")
         or (store.settled > 0 and _delete_settled(store, min(store.settled, PORTION)))
     )
 
@@ -118,14 +123,24 @@ def _delete_settled(store: Store, number: int) -> bool:
     return True
 
 
-def _evict_results(store: Store, where: str) -> bool:
-    connection = store.connection
-    rows = connection.execute(
+def _evict_results(store: Store, handed: Handed, where: str) -> bool:
+    found = store.connection.execute(
         f"SELECT sequence, body FROM results WHERE sequence >= ? AND state = 0 AND {where} ORDER BY sequence LIMIT ?",
-        (store.first_pass if where == PASSES else 0, PORTION),
+        (store.first_pass if where == PASSES else 0, PORTION + handed.count()),
     ).fetchall()
-    if not rows:
-        return False
+    with handed.evicting([row[0] for row in found], PORTION) as free:
+        rows = [row for row in found if row[0] in free]
+        if not rows:
+            return False
+        _shorten(store, rows, where)
+    if where == PASSES:
+        store.first_pass = next((row[0] for row in found if row[0] not in free), rows[-1][0] + 1)
+    return True
+
+
+def _shorten(store: Store, rows: list[tuple[int, str]], where: str) -> None:
+    """Count results, and leave of each what answers a re-inspection."""
+    connection = store.connection
     results, unreadable = _read(rows)
     counts = Counter(result.verdict for result in results)
     connection.execute("BEGIN IMMEDIATE")
@@ -154,12 +169,9 @@ def _evict_results(store: Store, where: str) -> bool:
         raise
     store.unsent -= len(rows)
     store.settled += len(results)
-    if where == PASSES:
-        store.first_pass = rows[-1][0] + 1
-    else:
+    if where != PASSES:
         store.urgent -= len(rows)
     log.warning("event=spool_evicted results=%s first=%d last=%d", json.dumps(counts), rows[0][0], rows[-1][0])
-    return True
 
 
 def _read(rows: list[tuple[int, str]]) -> tuple[list[Result], list[int]]:

@@ -187,32 +187,29 @@ class Spool:
     def unsent(self, urgent: bool, limit: int) -> list[Result]:
         """Results that were not marked as sent, oldest first.
 
-        They are committed; while the disk refuses, also those that only memory holds (see `sends_from_memory`).
+        They are committed; while the disk refuses, also those that only memory holds (see `sends_from_memory`). They
+        are in the caller's hand until it asks for such results again: till then they are neither folded nor evicted.
 
         Args:
             urgent: True: fail, review and error; False: pass.
             limit: how many at most.
         """
         writer = self._writer
-        with writer.lock:
-            marked = set(writer.marks)
-            held = (
-                [entry for entry in writer.waiting.entries.values() if entry.result.urgent == urgent]
-                if writer.refusal() is not None and self.sends_from_memory
-                else []
-            )
-            first = writer.waiting.lowest(writer.numbering.next)  # the results of all below have left memory
-        hidden = marked | self._unreadable
-        # While marks cannot be noted on disk they pile up; then what is stored waits for the disk.
-        found = self._unsent_rows(urgent, limit + len(hidden), first) if len(marked) < MARKS_LIMIT else []
-        results = self._parse([row for row in found if row[0] not in hidden])
-        listed = {result.sequence for result in results}
-        results += [
-            entry.result
-            for entry in held
-            if not entry.sent and entry.result.sequence not in marked and entry.result.sequence not in listed
-        ]
-        return sorted(results, key=lambda result: result.sequence)[:limit]
+        while True:
+            with writer.lock:
+                changes = writer.handed.changes
+            results, entries = self._list_unsent(urgent, limit)
+            with writer.lock:
+                if changes != writer.handed.changes:
+                    continue  # an eviction began or ended: some of these may be gone
+                gone = {entry.result.sequence for entry in entries if entry.dropped}
+                results = [
+                    result
+                    for result in results
+                    if result.sequence not in gone and not writer.handed.leaves(result.sequence)
+                ]
+                writer.handed.take(urgent, [result.sequence for result in results])
+                return results
 
     def mark_sent(self, ids: Sequence[int]) -> None:
         """The other side has these results; `unsent` lists them no more.
@@ -331,6 +328,29 @@ class Spool:
             self._writer.suspect(error)
             return otherwise
 
+    def _list_unsent(self, urgent: bool, limit: int) -> tuple[list[Result], list[Entry]]:
+        """Results that were not marked as sent, oldest first; and the entries of those that only memory holds."""
+        writer = self._writer
+        with writer.lock:
+            marked = set(writer.marks)
+            held = (
+                [entry for entry in writer.waiting.entries.values() if entry.result.urgent == urgent]
+                if writer.refusal() is not None and self.sends_from_memory
+                else []
+            )
+            first = writer.waiting.lowest(writer.numbering.next)  # the results of all below have left memory
+        hidden = marked | self._unreadable
+        # While marks cannot be noted on disk they pile up; then what is stored waits for the disk.
+        found = self._unsent_rows(urgent, limit + len(hidden), first) if len(marked) < MARKS_LIMIT else []
+        results = self._parse([row for row in found if row[0] not in hidden])
+        listed = {result.sequence for result in results}
+        results += [
+            entry.result
+            for entry in held
+            if not entry.sent and entry.result.sequence not in marked and entry.result.sequence not in listed
+        ]
+        return sorted(results, key=lambda result: result.sequence)[:limit], held
+
     def _unsent_rows(self, urgent: bool, limit: int, first: int) -> list[tuple[int, str]]:
         """Rows not sent; remembers where the passes begin, so that sent ones are not passed over each time."""
         generation = self._reader.generation
@@ -354,7 +374,7 @@ class Spool:
         return results
 
     def _oldest_age_s(self) -> float | None:
-        oldest = [result for urgent in (True, False) for result in self.unsent(urgent, 1)]
+        oldest = [result for urgent in (True, False) for result in self._list_unsent(urgent, 1)[0]]
         with self._writer.lock:
             oldest += [entry.result for entry in self._writer.waiting.entries.values() if not entry.sent][:1]
             if not oldest:

@@ -2,7 +2,7 @@
 
 Bounded in bytes. Over the bound goes first what was sent, then images, which are large: of shadow runs and audits, of
 reviews and errors, of fails. Then results: passes are folded into counts, then reviews and errors; fails last. What
-the writer is about to write stays.
+the writer is about to write or the sender has in hand stays.
 
 Results of parts that come again (`keeps_results`) are never dropped, since their parts would be inspected and counted
 twice: when they fill the memory it is `full`, and the source has to wait.
@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from edge.results import Result
 from edge.spool.eviction import fold
+from edge.spool.handed import Handed
 from edge.spool.records import Entry, FoldedCounts
 
 OVERHEAD_BYTES = 3000  # of an entry beside its JSON and image: measured with sys.getsizeof, rounded up
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 class Waiting:
     """Entries by sequence; every method is called under the spool's lock."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, handed: Handed) -> None:
         self._limit_bytes = limit_bytes
+        self._handed = handed
         # Room is made until an eighth of the bound is free, so that it is not done for every entry.
         self._target_bytes = limit_bytes - limit_bytes // 8
         self.entries: dict[int, Entry] = {}
@@ -121,6 +123,8 @@ class Waiting:
             if self.bytes <= self._target_bytes:
                 break
             if entry.taken or entry.stored or entry.image is not None or not chosen(entry):
+                continue
+            if not entry.sent and self._handed.holds(entry.result.sequence):
                 continue
             self.remove(entry)
             entry.dropped = True

@@ -21,6 +21,7 @@ from edge.backoff import Backoff
 from edge.errors import SpoolError
 from edge.results import Result
 from edge.spool.eviction import make_room, trim_settled
+from edge.spool.handed import Handed
 from edge.spool.images import confirmed_files
 from edge.spool.numbering import Numbering
 from edge.spool.opening import Opener
@@ -57,9 +58,10 @@ class Writer:
         self.lock = threading.Lock()
         self.work = threading.Condition(self.lock)  # the writer waits for something to do
         self.changed = threading.Condition(self.lock)  # others wait for something to be durable
-        self.waiting = Waiting(settings.memory_bytes)
-        self.numbering = Numbering(folder, wall_clock)
         self.marks: set[int] = set()  # sent, not yet noted on disk
+        self.handed = Handed(self.lock, self.marks)
+        self.waiting = Waiting(settings.memory_bytes, self.handed)
+        self.numbering = Numbering(folder, wall_clock)
         self.folded_marks: set[int] = set()  # last sequences of folded counts that were reported
         self.additions: dict[int, dict[str, Any]] = {}  # to sidecars of images, by sequence
         self.fault: str | None = None  # why the disk refuses
@@ -306,7 +308,7 @@ class Writer:
             gone = confirmed_files(store.images)
             if gone:
                 store.commit(Batch(confirmed=gone))
-            elif not make_room(store):
+            elif not make_room(store, self.handed):
                 self._evicting = False
         elif store.file_bytes() > quota:
             store.shrink(VACUUM_PAGES)
