@@ -24,7 +24,7 @@ from edge.statistics import ImageStatistics
 from edge.uploader.supervisor import UploadState
 from edge.vitals import Vitals
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"  # 1.1: totals of the program, lost results
 MAX_MESSAGE_BYTES = 5000
 MAX_METRICS = 30
 FOLDED_AT_ONCE = 4  # reports of folded passes that one message takes
@@ -70,7 +70,8 @@ class Around:
     review: Counts | None = None
     upload: UploadState | None = None
     vitals: Vitals | None = None
-    folded: Sequence[FoldedCounts] = ()  # at most FOLDED_AT_ONCE are told
+    folded: Sequence[FoldedCounts] = ()  # at most FOLDED_AT_ONCE are told, fewer when they do not fit
+    program: Mapping[str, int] | None = None  # what went wrong in the program since its start, by name
     degraded: bool = False  # something is not as it should be, or what serves is not what was deployed
 
 
@@ -95,6 +96,10 @@ class Metrics:
         self._before: dict[str, Mapping[str, int]] = {}  # totals that the message before told
         self._began_s: float | None = None
         self._minute = Minute()
+
+    def begin(self, spool: SpoolFigures) -> None:
+        """Note what the spool had counted when this program began; what it found at its start is still to be told."""
+        self._before |= {"evicted": spool.evicted, "lost": {"lost": spool.lost - spool.newly_lost}}
 
     def use_model(self, package: str, reference: DriftReference) -> None:
         """Another model serves from now on: its scores are compared with its own calibration."""
@@ -130,6 +135,8 @@ class Metrics:
             message = self._assemble(now_s, {**metrics, **_latency_metrics(latencies, total, stage)}, plain)
             if len(dump_metrics(message)) <= MAX_MESSAGE_BYTES:
                 break
+        while message.get("folded") and len(dump_metrics(message)) > MAX_MESSAGE_BYTES:
+            message["folded"].pop()
         return message
 
     def _assemble(self, now_s: float, metrics: dict[str, tuple[Any, str]], plain: dict[str, Any]) -> dict[str, Any]:
@@ -169,9 +176,10 @@ class Metrics:
             found["QueueLength"] = (spool.queue_length, "Count")
             found["QueueAge"] = (_rounded(spool.oldest_age_s or 0.0), "Seconds")
             found["UploadBacklog"] = (spool.upload_backlog, "Count")
-            lost = {"lost": spool.lost}  # totals of the spool's whole life: the first message only notes them
-            found["Evictions"] = (sum(self._since("evicted", spool.evicted, spool.evicted).values()), "Count")
-            found["Lost"] = (self._since("lost", lost, lost)["lost"], "Count")
+            if "evicted" not in self._before:
+                self.begin(spool)
+            found["Evictions"] = (sum(self._since("evicted", spool.evicted).values()), "Count")
+            found["Lost"] = (self._since("lost", {"lost": spool.lost})["lost"], "Count")
         if (review := around.review) is not None:
             found["ImagesKept"] = (sum(self._since("kept", review.kept).values()), "Count")
             dropped = review.thinned + review.capped
@@ -202,12 +210,15 @@ class Metrics:
             fields["spool"] = {"bytes": spool.bytes, "state": spool.state, "next_sequence": spool.next_sequence}
             fields["evicted_total"] = dict(spool.evicted)
             fields["folded_total"] = spool.folded
+            fields["lost_total"] = spool.lost
         if (review := around.review) is not None:  # totals: the sample's strata, for whoever makes estimates of it
             fields["images_kept_total"] = _commonest(review.kept)
             fields["images_thinned_total"] = _commonest(review.thinned)
             fields["images_capped_total"] = _commonest(review.capped)
         if (upload := around.upload) is not None:
             fields["upload"] = {"state": upload.state, "images_total": upload.images, "bytes_total": upload.image_bytes}
+        if around.program is not None:
+            fields["program_total"] = dict(around.program)
         if around.folded:
             # Of hours that may be long past: a record for the results' storage, never metrics of now.
             fields["folded"] = [
@@ -216,9 +227,9 @@ class Metrics:
             ]
         return fields
 
-    def _since(self, name: str, totals: Mapping[str, int], first: Mapping[str, int] | None = None) -> dict[str, int]:
-        """How far totals have grown since the message before, or since `first`; one that fell was begun anew."""
-        before = self._before.get(name, first or {})
+    def _since(self, name: str, totals: Mapping[str, int]) -> dict[str, int]:
+        """How far totals have grown since the message before; one that fell was begun anew."""
+        before = self._before.get(name, {})
         self._before[name] = dict(totals)
         return {
             key: total - before.get(key, 0) if total >= before.get(key, 0) else total for key, total in totals.items()

@@ -12,7 +12,8 @@ class Offer:
 
     topic: str
     payload: bytes
-    on_sent: Callable[[], None] | None
+    on_sent: Callable[[], None] | None = None
+    on_dropped: Callable[[], None] | None = None
 
 
 class Offers:
@@ -22,15 +23,12 @@ class Offers:
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[Offer]] = {}
 
-    def add(self, offer: Offer, keep: int) -> int:
-        """Queue a message; returns how many older ones of its topic gave way to keep `keep`."""
+    def add(self, offer: Offer, keep: int) -> list[Offer]:
+        """Queue a message; returns the older ones of its topic that gave way to keep `keep`."""
         with self._lock:
             waiting = self._waiting.setdefault(offer.topic, deque())
             waiting.append(offer)
-            dropped = max(0, len(waiting) - max(1, keep))
-            for _ in range(dropped):
-                waiting.popleft()
-            return dropped
+            return [waiting.popleft() for _ in range(len(waiting) - max(1, keep))]
 
     def first_of_each(self) -> list[Offer]:
         """The oldest message of each topic that has any."""

@@ -89,6 +89,7 @@ class Reporting:
         self._clock = Clock()
         self._health = Health(line, settings.thing, {"inspector": __version__})
         self._metrics = Metrics(line, settings.thing, settings.metrics)
+        self._metrics.begin(parts.spool.figures())
         now_s = time.monotonic()
         self._look_at_s = self._health_at_s = now_s
         self._metrics_at_s = now_s + settings.metrics_every_s
@@ -196,8 +197,24 @@ class Reporting:
             self._faults, self._fault_at_s = total, now_s
         recent = self._fault_at_s is not None and now_s - self._fault_at_s < _RECENT_S
         faults = ", ".join(f"{place} {number}" for place, number in inspector.counts.faults.items())
-        message = f"faults: {faults or 'none'}; late: {inspector.pool.late}; stuck: {inspector.pool.substitutes}"
+        totals = "; ".join(f"{name.replace('_', ' ')}: {number}" for name, number in self._program().items())
+        message = f"{totals}; faults by place: {faults or 'none'}"
         return self._set("inspector", not recent and inspector.pool.substitutes == 0, message)
+
+    def _program(self) -> dict[str, int]:
+        """What went wrong in the program since its start."""
+        parts, inspector = self._parts, self._parts.inspector
+        totals = {
+            "faults": inspector.counts.faults.total(),
+            "late": inspector.pool.late,
+            "stuck": inspector.pool.substitutes,
+            "unacknowledged": inspector.counts.unacknowledged,
+            "packages_refused": parts.serving.refusals,
+        }
+        if parts.sender is not None:
+            sent = parts.sender.figures()
+            totals |= {"results_refused": sent.refused, "messages_dropped": sent.dropped}
+        return totals
 
     def _set(self, component: str, ok: bool, message: str) -> bool:
         changed = self._health.set(component, ok, message, time.time())
@@ -234,15 +251,21 @@ class Reporting:
             vitals=read_vitals(Path(self._settings.state)),
             folded=folded,
             degraded=not self._health.ok,
+            program=self._program(),
         )
+        message = self._metrics.message(time.time(), around)
+        carried = {entry["id"] for entry in message.get("folded", ())}
 
         def sent() -> None:
-            spool.mark_folded_sent(folded)
+            spool.mark_folded_sent([counts for counts in folded if counts.id in carried])
             self._folded_offered = False
 
-        self._folded_offered = self._folded_offered or bool(folded)
-        payload = dump_metrics(self._metrics.message(time.time(), around))
-        sender.offer(self._topics.metrics, payload, keep=_METRICS_KEPT, on_sent=sent if folded else None)
+        def dropped() -> None:
+            self._folded_offered = False  # the next message carries them
+
+        self._folded_offered = self._folded_offered or bool(carried)
+        hears = (sent, dropped) if carried else (None, None)
+        sender.offer(self._topics.metrics, dump_metrics(message), _METRICS_KEPT, *hears)
 
 
 def tell_refusal(
@@ -277,4 +300,5 @@ def tell_refusal(
 
 
 def _queue(figures: SpoolFigures) -> str:
-    return f"{figures.queue_length} results and {figures.upload_backlog} images wait"
+    waits = f"{figures.queue_length} results and {figures.upload_backlog} images wait"
+    return f"{waits}; lost: {figures.lost}" if figures.lost else waits

@@ -92,7 +92,14 @@ class Sender:
         """Say that the spool has committed something, so that an urgent result leaves at once."""
         self._something.set()
 
-    def offer(self, topic: str, payload: bytes, keep: int = 1, on_sent: Callable[[], None] | None = None) -> None:
+    def offer(
+        self,
+        topic: str,
+        payload: bytes,
+        keep: int = 1,
+        on_sent: Callable[[], None] | None = None,
+        on_dropped: Callable[[], None] | None = None,
+    ) -> None:
         """Queue a message that newer ones make worthless.
 
         Args:
@@ -100,8 +107,10 @@ class Sender:
             payload: what.
             keep: how many messages of this topic may wait; the oldest give way.
             on_sent: called in the sender's thread when this message has arrived.
+            on_dropped: called when this message gave way to newer ones (in the thread that offers those) or was refused
+                (in the sender's). A message that gave way while it was under way may arrive after all.
         """
-        self._count(dropped=self._offers.add(Offer(topic, payload, on_sent), keep))
+        self._drop(self._offers.add(Offer(topic, payload, on_sent, on_dropped), keep))
         self._something.set()
 
     def figures(self) -> SenderFigures:
@@ -203,13 +212,19 @@ class Sender:
                 continue
             except RefusedError as error:
                 logger.error("event=message_refused topic=%s error=%r", offer.topic, str(error))
-                self._count(dropped=1)
+                self._drop([offer])
             else:
                 if offer.on_sent is not None:
                     offer.on_sent()
             self._offers.remove(offer)
             sent = True
         return sent
+
+    def _drop(self, offers: Sequence[Offer]) -> None:
+        self._count(dropped=len(offers))
+        for offer in offers:
+            if offer.on_dropped is not None:
+                offer.on_dropped()
 
     def _waiting(self, urgent: bool, limit: int) -> list[Result]:
         noting = self._noting[urgent]

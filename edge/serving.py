@@ -59,6 +59,7 @@ class Serving:
         self._trial_in_child = trial_in_child
         self._served: Served | None = None
         self._state = ServingState(False, f"waiting for a package at {link}")
+        self.refusals = 0  # since the start; a package that is tried again counts again
         self._refused: _Deployed | None = None
         self._backoff = Backoff(*_RETRY_S)
         self._poll_at_s = 0.0
@@ -217,6 +218,7 @@ class Serving:
         before = self._served
         if served is None:
             self._refused = deployed
+            self.refusals += 1
             wait_s = self._backoff.fail()
             _log.error(
                 "event=package_refused digest=%s retry_s=%.0f reason=%r", deployed.digest[:12], wait_s, state.message

@@ -211,6 +211,26 @@ def test_totals_of_the_spool_become_counts_of_the_minute() -> None:
     assert (made_anew["Evictions"], made_anew["Lost"]) == (3, 0)
 
 
+def test_what_was_lost_before_the_start_is_in_the_first_message() -> None:
+    metrics = some_metrics()
+    metrics.begin(figures(evicted={"pass": 900}, lost=11, newly_lost=7))  # four were told by programs before
+    first = metrics.message(NOW_S, Around(spool=figures(evicted={"pass": 903}, lost=11, newly_lost=7)))
+    assert (first["Lost"], first["Evictions"], first["lost_total"]) == (7, 3, 11)
+    second = metrics.message(NOW_S + 60, Around(spool=figures(evicted={"pass": 903}, lost=11, newly_lost=7)))
+    assert (second["Lost"], second["Evictions"]) == (0, 0)
+
+
+def test_folded_passes_that_do_not_fit_are_left_for_another_message() -> None:
+    metrics = some_metrics()
+    long = [FoldedCounts("t" * 96, "l" * 32, int(NOW_S), "p" * 96, "o" * 96, 5, n, n) for n in range(FOLDED_AT_ONCE)]
+    counts = Counts()
+    for index in range(40):
+        counts.kept[f"fail/{'ü' * 10}-{index}/fail"] = counts.capped[f"fail/{'ü' * 10}-{index}/fail"] = 5
+    message = metrics.message(NOW_S, Around(spool=figures(), review=counts, folded=long))
+    assert len(dump_metrics(message)) <= MAX_MESSAGE_BYTES
+    assert 0 < len(message["folded"]) < FOLDED_AT_ONCE
+
+
 def test_kept_and_dropped_images_are_counted_and_told_by_stratum() -> None:
     metrics = some_metrics()
     counts = Counts(Counter({"pass/-/audit": 2}), Counter({"fail/dent/fail": 3}), Counter({"fail/dent/fail": 1}))

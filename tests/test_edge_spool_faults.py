@@ -309,7 +309,10 @@ def test_what_never_reached_the_disk_is_counted_at_the_next_start(opened: Callab
     number = again.put(result("next")).result.sequence
     assert number == gaps[0].next_sequence > lost[-1].result.sequence
     figures = again.figures()
-    assert (figures.gaps, figures.lost) == (1, 7)
+    assert (figures.gaps, figures.lost, figures.newly_lost) == (1, 7, 7)
+    assert again.close()
+    third = opened().figures()
+    assert (third.lost, third.newly_lost) == (7, 0)
 
 
 def damage_header(data: bytearray) -> None:

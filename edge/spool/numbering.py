@@ -66,6 +66,7 @@ class Numbering:
         self.next = 0
         self.limit = 0  # numbers below are reserved
         self.gaps: list[Gap] = []  # to be stored
+        self.lost = 0  # results of the program before this one that never reached the disk
         self.unclean = False  # the program before this one did not end in order
 
     def peek(self) -> int:
@@ -177,6 +178,7 @@ class Numbering:
         last = given if given is not None and first <= given < mark.reserved else first - 1
         gap = Gap(first, mark.reserved, last - first + 1, "crash", self._wall_clock())
         self.gaps.append(gap)
+        self.lost += gap.lost
         log.warning("event=sequence_gap first=%d next=%d lost=%d reason=crash", first, mark.reserved, gap.lost)
 
     def _write_mark(self, mark: _Mark) -> None:

@@ -66,6 +66,7 @@ class SpoolFigures:
     duplicates: int  # results put although their source key was known
     commits: int  # since this program started
     commit_ms: float  # milliseconds that a commit takes, a moving average
+    newly_lost: int = 0  # of `lost`: by the program before this one, found at the start
 
 
 @dataclass(eq=False)

@@ -288,6 +288,7 @@ class Spool:
                 duplicates=writer.duplicates,
                 commits=writer.commits,
                 commit_ms=writer.commit_s * 1000,
+                newly_lost=writer.numbering.lost,
             )
 
     def flush(self, timeout_s: float) -> bool:
