@@ -135,7 +135,8 @@ class _Assembly:
         self._tick_at_s = 0.0
         spool_folder = Path(settings.state) / "spool"
         self._transport = transport
-        self._spool = Spool(spool_folder, settings.thing, settings.spool)
+        files_stay = settings.source.is_folder and settings.source.folder.after == "keep"
+        self._spool = Spool(spool_folder, settings.thing, settings.spool, remembers_all=files_stay)
         stack.callback(self._spool.close)
         self._uploader = UploadSupervisor(settings.upload, spool_folder, self._backlog)
         stack.callback(self._uploader.close)

@@ -18,6 +18,7 @@ from inspecting import BAD, GOOD, picture, wait_until
 from small_disk import mount, remount, unmount
 
 import edge.assembly
+import edge.spool.eviction
 from edge.__main__ import main
 from edge.contract import InputGuard, Range
 from edge.errors import TransportError
@@ -433,3 +434,20 @@ def test_nobody_reading_the_verdicts_stops_nothing(package: Path, parts: Path) -
 def test_the_inspectors_version_is_the_projects() -> None:
     text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert f'\nversion = "{edge.__version__}"\n' in text
+
+
+def test_files_that_stay_in_their_folder_are_inspected_once_however_many(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.spool.eviction, "TRIM", 10)
+    incoming = tmp_path / "in"
+    incoming.mkdir()
+    for number in range(150):
+        (incoming / f"{number:03d}.png").write_bytes(picture(number))
+    arguments = ["--model", str(package), "--source", f"folder:{incoming}", "--once", "--quiet", "--thing", "cam-1"]
+    arguments += ["--state", str(tmp_path / "state"), "--sink", f"file:{tmp_path / 'results.jsonl'}"]
+    for setting in ("source.folder.after=keep", "source.folder.settle_ms=0", "spool.keep_sent=100"):
+        arguments += ["--set", setting]
+    for _ in range(3):
+        assert main(arguments) == 0
+        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 150

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from spool_writer import image, quick_folder, result
@@ -32,7 +33,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
     """Opens spools in one folder, and closes what a test left open."""
     spools: list[Spool] = []
 
-    def open_spool(settings: SpoolSettings = FAST, thing: str = "press-3", **more: Callable[[], float]) -> Spool:
+    def open_spool(settings: SpoolSettings = FAST, thing: str = "press-3", **more: Any) -> Spool:
         spools.append(Spool(tmp_path / "spool", thing, settings, **more))
         return spools[-1]
 
@@ -501,3 +502,53 @@ def test_nothing_is_both_delivered_and_folded_while_room_is_made_all_the_time(
     assert len(delivered) > 0
     assert spool.figures().folded > 0
     assert len(delivered) + spool.figures().folded + left == put
+
+
+def test_source_keys_of_parts_that_stay_are_known_for_good(
+    opened: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.spool.eviction, "TRIM", 10)
+    spool = opened(replace(FAST, keep_sent=100), remembers_all=True)
+    sequences = {f"k{n}": spool.put(result(f"k{n}", "fail" if n % 2 else "pass")).result.sequence for n in range(400)}
+    assert spool.flush(20)
+    for urgent in (True, False):
+        spool.mark_sent([found.sequence for found in spool.unsent(urgent, 400)])
+        assert spool.flush(20)
+    assert spool._writer.store is not None
+    end = time.monotonic() + 20
+    while spool._writer.store.settled >= 110 and time.monotonic() < end:
+        spool.mark_sent([0])  # something to commit
+        spool.flush(20)
+    assert spool.close()
+    again = opened()
+    assert again._writer.store is not None
+    assert again._writer.store.settled < 110
+    for key, sequence in sequences.items():
+        found = again.find(key)
+        assert found is not None
+        verdict = "fail" if int(key[1:]) % 2 else "pass"
+        assert (found.id, found.verdict) == (f"press-3-{sequence}", verdict)
+    repeated = again.put(result("k0"))
+    assert repeated.wait(20)
+    assert repeated.result.sequence == sequences["k0"]
+    assert again.put(result("new")).result.sequence > max(sequences.values())
+    assert again.figures().notice is None
+
+
+def test_more_parts_that_stay_than_are_remembered_are_told(
+    opened: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.spool.eviction, "TRIM", 10)
+    monkeypatch.setattr(edge.spool.eviction, "KNOWN_LIMIT", 200)
+    spool = opened(replace(FAST, keep_sent=100), remembers_all=True)
+    for number in range(500):
+        spool.put(result(f"k{number}"))
+    assert spool.flush(20)
+    spool.mark_sent([found.sequence for found in spool.unsent(False, 500)])
+    end = time.monotonic() + 20
+    while spool.figures().notice is None and time.monotonic() < end:
+        spool.mark_sent([0])
+        spool.flush(20)
+    assert "inspected again" in (spool.figures().notice or "")
+    assert spool.find("k0") is None
+    assert spool.find("k499") is not None

@@ -52,7 +52,10 @@ def test_the_folder_of_version_1_0_is_read_and_goes_on(folder: Path) -> None:
 
 def test_an_older_minor_is_brought_up_to_date(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge.spool.schema, "MINOR", 2)
-    steps = {1: "ALTER TABLE results ADD COLUMN shift TEXT;", 2: "ALTER TABLE images ADD COLUMN lens TEXT;"}
+    steps = {
+        1: edge.spool.schema.KNOWN + "ALTER TABLE results ADD COLUMN shift TEXT;",
+        2: "ALTER TABLE images ADD COLUMN lens TEXT;",
+    }
     monkeypatch.setattr(edge.spool.schema, "MIGRATIONS", steps)
     spool = Spool(folder, "press-3", SpoolSettings())
     check_holds_what_was_stored(spool)
@@ -65,7 +68,8 @@ def test_an_older_minor_is_brought_up_to_date(folder: Path, monkeypatch: pytest.
 
 
 def test_a_newer_minor_is_used_as_it_is(folder: Path) -> None:
-    change(folder, "ALTER TABLE results ADD COLUMN shift TEXT", "PRAGMA user_version = 1007")
+    statements = [statement for statement in edge.spool.schema.KNOWN.split(";") if statement.strip()]
+    change(folder, *statements, "ALTER TABLE results ADD COLUMN shift TEXT", "PRAGMA user_version = 1007")
     spool = Spool(folder, "press-3", SpoolSettings())
     check_holds_what_was_stored(spool)
     assert spool.put(result("next", "fail"), image("next", "fail")).wait(20)

@@ -12,6 +12,9 @@
 Within a class the oldest go first. What the sender has in hand stays (`edge.spool.handed`). An evicted result leaves a
 short row behind, so that its source key is still known until `keep_sent` newer ones were sent or evicted. One call of
 `make_room` frees one bounded portion, so that commits of new results come in between.
+
+Where parts stay at their source for good, a result that is forgotten leaves a row of 55 bytes in `known`; those are the
+last to go.
 """
 
 import json
@@ -32,34 +35,43 @@ PORTION = 1000  # results at a time
 IMAGE_PORTION = 20
 TRIM = 500  # settled results beyond the limit before they are deleted: not a few in every commit
 SETTLED_FLOOR = 1000  # results whose source keys are known even when room is short
+KNOWN_LIMIT = 1_000_000  # forgotten results whose source keys are known all the same
 HOUR_S = 3600
 PASSES = "verdict = 'pass'"
 
 log = logging.getLogger(__name__)
 
 
-def trim_settled(store: Store, keep: int) -> None:
+def trim_settled(store: Store, keep: int, remember: bool) -> None:
     """Forget the oldest results that were sent or evicted, beyond `keep`.
+
+    Args:
+        store: open.
+        keep: how many results stay whole.
+        remember: the source keys of the others too.
 
     Raises:
         sqlite3.Error: the disk refuses.
     """
     if store.settled >= keep + TRIM:
-        _delete_settled(store, min(store.settled - keep, 2 * PORTION))
+        _delete_settled(store, min(store.settled - keep, 2 * PORTION), remember)
+    if store.known >= KNOWN_LIMIT + TRIM:
+        _delete_known(store, min(store.known - KNOWN_LIMIT, 2 * PORTION))
 
 
-def make_room(store: Store, handed: Handed) -> bool:
+def make_room(store: Store, handed: Handed, remember: bool) -> bool:
     """Free one portion of the least valuable; False when nothing is left.
 
     Args:
         store: over its quota.
         handed: what the sender has in hand.
+        remember: as in `trim_settled`.
 
     Raises:
         sqlite3.Error, OSError: the disk refuses.
     """
     if store.settled > SETTLED_FLOOR:
-        _delete_settled(store, min(store.settled - SETTLED_FLOOR, PORTION))
+        _delete_settled(store, min(store.settled - SETTLED_FLOOR, PORTION), remember)
         return True
     return (
         _evict_results(store, handed, PASSES)
@@ -68,7 +80,8 @@ def make_room(store: Store, handed: Handed) -> bool:
         or _evict_images(store, "1")
         or _evict_results(store, handed, "verdict IN ('review', 'error')")
         or _evict_results(store, handed, "1")
-        or (store.settled > 0 and _delete_settled(store, min(store.settled, PORTION)))
+        or (store.settled > 0 and _delete_settled(store, min(store.settled, PORTION), remember))
+        or (store.known > 0 and _delete_known(store, min(store.known, PORTION)))
     )
 
 
@@ -106,8 +119,14 @@ def shortened(result: Result) -> Result:
     )
 
 
-def _delete_settled(store: Store, number: int) -> bool:
+def _delete_settled(store: Store, number: int, remember: bool) -> bool:
     connection = store.connection
+    known: list[tuple[int, int, str, str]] = []
+    if remember:
+        rows = connection.execute(
+            "SELECT sequence, body FROM results WHERE state <> 0 ORDER BY sequence LIMIT ?", (number,)
+        ).fetchall()
+        known = [(one.sequence, key_of(one.source_key), one.verdict, one.action) for one in _read(rows)[0]]
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(
@@ -115,11 +134,29 @@ def _delete_settled(store: Store, number: int) -> bool:
             " (SELECT sequence FROM results WHERE state <> 0 ORDER BY sequence LIMIT ?)",
             (number,),
         )
+        connection.executemany("INSERT OR IGNORE INTO known(sequence, key, verdict, action) VALUES (?, ?, ?, ?)", known)
         connection.execute("COMMIT")
     except BaseException:
         store.roll_back()
         raise
     store.settled -= number
+    store.known += len(known)
+    return True
+
+
+def _delete_known(store: Store, number: int) -> bool:
+    connection = store.connection
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(
+            "DELETE FROM known WHERE sequence IN (SELECT sequence FROM known ORDER BY sequence LIMIT ?)", (number,)
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        store.roll_back()
+        raise
+    store.known -= number
+    store.forgot = True
     return True
 
 

@@ -50,7 +50,7 @@ class Opener:
         self.notice = notice or self.notice
         try:
             for orphan in self._orphans:
-                rescue(orphan.connection, store, tables=("results", "folded", "gaps", "counters"))
+                rescue(orphan.connection, store, tables=("results", "folded", "gaps", "counters", "known"))
             for name, count in store.tidy_images().items():
                 log.warning("event=spool_tidied %s=%d", name.replace("-", "_"), count)
         except BaseException:

@@ -87,6 +87,8 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str, order: s
     rows: list[tuple[object, ...]] = []
     whole = False
     try:
+        if not old.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+            return True  # a file of an older minor
         cursor = old.execute(f"SELECT {columns} FROM {table} ORDER BY {names[0]} {order}")
         for row in cursor:  # one by one: `fetchmany` would lose those it had read when it met the damage
             rows.append(row)

@@ -17,8 +17,8 @@ def key_of(source_key: str) -> int:
     return int.from_bytes(hashlib.blake2b(source_key.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def find_result(connection: sqlite3.Connection, source_key: str) -> Result | None:
-    """The stored result with this source key."""
+def find_result(connection: sqlite3.Connection, source_key: str, thing: str) -> Result | None:
+    """The stored result with this source key, or what is still known of it: number, verdict and action."""
     rows = connection.execute("SELECT sequence, body FROM results WHERE key = ?", (key_of(source_key),)).fetchall()
     for sequence, body in rows:
         try:
@@ -28,7 +28,27 @@ def find_result(connection: sqlite3.Connection, source_key: str) -> Result | Non
             continue
         if result.source_key == source_key:
             return result
-    return None
+    return _find_known(connection, source_key, thing)
+
+
+def _find_known(connection: sqlite3.Connection, source_key: str, thing: str) -> Result | None:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'known'").fetchone():
+        return None  # a file of version 1.0 on a disk that is read-only
+    row = connection.execute(
+        "SELECT sequence, verdict, action FROM known WHERE key = ?", (key_of(source_key),)
+    ).fetchone()
+    if row is None:
+        return None
+    sequence, verdict, action = row
+    return Result(
+        thing=thing,
+        sequence=sequence,
+        source_key=source_key,
+        line="",
+        captured_at=0.0,
+        verdict=verdict,
+        action=action,
+    )
 
 
 def unsent_rows(connection: sqlite3.Connection, urgent: bool, first: int, limit: int) -> list[tuple[int, str]]:

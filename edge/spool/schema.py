@@ -17,7 +17,7 @@ from edge.errors import SpoolError
 from edge.spool.files import sync_folder
 
 FILE = "spool.db"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1  # 1.1: known
 APPLICATION_ID = 0x4C535031  # "LSP1": marks the file as a spool
 KNOWN_REQUIREMENTS: frozenset[str] = frozenset()
 PAGE_BYTES = 2048
@@ -27,6 +27,16 @@ LOCK_TIMEOUT_S = 5.0
 
 UNSENT, SENT, EVICTED = 0, 1, 2  # results.state
 
+# Of results that were deleted and whose parts are still there: 55 bytes for each.
+KNOWN = """
+CREATE TABLE known(
+    sequence INTEGER PRIMARY KEY,
+    key INTEGER NOT NULL,
+    verdict TEXT NOT NULL,
+    action TEXT NOT NULL
+);
+CREATE INDEX known_key ON known(key);
+"""
 TABLES = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE results(
@@ -70,9 +80,9 @@ CREATE TABLE gaps(
 );
 CREATE TABLE counters(name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 """
-TABLE_NAMES = ("results", "images", "folded", "gaps", "counters")
+TABLE_NAMES = ("results", "images", "folded", "gaps", "counters", "known")
 
-MIGRATIONS: dict[int, str] = {}  # minor -> the statements that bring a file of the minor before it up to it
+MIGRATIONS: dict[int, str] = {1: KNOWN}  # minor -> the statements that bring a file of the minor before it up to it
 
 
 def connect(path: Path, writes: bool, frozen: bool = False) -> sqlite3.Connection:
@@ -115,7 +125,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
     statements: list[str] = []
     if new:
-        statements = [TABLES, f"PRAGMA application_id = {APPLICATION_ID};", _stamp(MINOR)]
+        statements = [TABLES, KNOWN, f"PRAGMA application_id = {APPLICATION_ID};", _stamp(MINOR)]
         statements.append("INSERT INTO meta VALUES ('requires', '[]');")
     elif version % 1000 < MINOR:
         statements = [MIGRATIONS[minor] for minor in range(version % 1000 + 1, MINOR + 1)] + [_stamp(MINOR)]

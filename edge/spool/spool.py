@@ -2,7 +2,8 @@
 
 `put` gives a result its number and returns; a writer thread brings it to disk. A result is acknowledged when its
 ticket is `durable`: committed and synced. `find` knows a source key from `put` on until `keep_sent` newer results were
-sent or evicted (a thousand when room is short), so that a part that is inspected again gets its stored result.
+sent or evicted (a thousand when room is short; with `remembers_all` up to a million more), so that a part that is
+inspected again gets its stored result.
 
 Order is by sequence, never by a clock. Numbers that no result will have are recorded: see `edge.spool.numbering`.
 Missing numbers in what was sent are therefore: results that were folded, evicted or dropped (`evicted`), duplicates,
@@ -32,6 +33,7 @@ from edge.spool.waiting import OVERHEAD_BYTES
 from edge.spool.writer import Writer
 
 MARKS_LIMIT = 20_000
+FORGOT = "there are more files than are remembered: the oldest will be inspected again after a restart; move them away"
 ADDITIONS_LIMIT = 1000  # to sidecars, while the disk refuses them
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Spool:
         thing: the device's name, the first part of every id.
         settings: checked.
         wall_clock: unix seconds.
+        remembers_all: source keys stay known beyond `keep_sent`: of a folder whose files stay where they are.
 
     Raises:
         SpoolError: another inspector uses the folder, or it is of another major version. A disk that refuses is no
@@ -54,7 +57,12 @@ class Spool:
     """
 
     def __init__(
-        self, folder: Path, thing: str, settings: SpoolSettings, wall_clock: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        thing: str,
+        settings: SpoolSettings,
+        wall_clock: Callable[[], float] = time.time,
+        remembers_all: bool = False,
     ) -> None:
         self._thing = thing
         self._settings = settings
@@ -64,7 +72,7 @@ class Spool:
         self._first_pass = (0, 0)  # of which opening of the file; no unsent pass has a smaller sequence
         self._unreadable: set[int] = set()
         self._closed = False
-        self._writer = Writer(folder, settings, wall_clock)
+        self._writer = Writer(folder, settings, wall_clock, remembers_all)
 
     @property
     def on_committed(self) -> Callable[[], None] | None:
@@ -109,7 +117,7 @@ class Spool:
             entry = self._writer.waiting.keys.get(key)
         if entry is not None:
             return entry.result
-        return self._read(lambda connection: rows.find_result(connection, key), None)
+        return self._read(lambda connection: rows.find_result(connection, key, self._thing), None)
 
     def put(self, result: Result, image: KeptImage | None = None) -> Ticket:
         """Take a result in; never waits for the disk.
@@ -273,7 +281,7 @@ class Spool:
             return SpoolFigures(
                 state="ok" if reason is None else "memory",
                 reason=reason,
-                notice=writer.opener.notice,
+                notice=writer.opener.notice or (FORGOT if writer.forgot else None),
                 queue_length=max(0, unsent - len(writer.marks)) + sum(not (e.sent or e.stored) for e in held),
                 oldest_age_s=age,
                 in_memory=sum(not entry.stored for entry in held),

@@ -62,6 +62,7 @@ class Store:
             self.page_bytes: int = self._number("PRAGMA page_size")
             self.recount()
             self.first_pass = 0  # no unsent pass result has a smaller sequence
+            self.forgot = False  # source keys that should have been remembered
         except BaseException:
             self.connection.close()
             raise
@@ -71,6 +72,7 @@ class Store:
         self.urgent = self._number("SELECT count(*) FROM results WHERE state = 0 AND verdict <> 'pass'")
         self.settled = self._number("SELECT count(*) FROM results WHERE state <> 0")
         self.unsent = self._number("SELECT count(*) FROM results") - self.settled
+        self.known = self._number("SELECT count(*) FROM known")
         self.image_bytes = self._number("SELECT total(bytes) FROM images")
         self.image_count = self._number("SELECT count(*) FROM images")
 
@@ -78,7 +80,8 @@ class Store:
         """The largest sequence in the database."""
         row = self.connection.execute(
             "SELECT max(top) FROM (SELECT max(sequence) AS top FROM results UNION ALL SELECT max(sequence) FROM images"
-            " UNION ALL SELECT max(last_sequence) FROM folded UNION ALL SELECT max(next_sequence) - 1 FROM gaps)"
+            " UNION ALL SELECT max(last_sequence) FROM folded UNION ALL SELECT max(next_sequence) - 1 FROM gaps"
+            " UNION ALL SELECT max(sequence) FROM known)"
         ).fetchone()
         return None if row[0] is None else int(row[0])
 
@@ -219,7 +222,7 @@ class Store:
         unsent = urgent = 0
         for entry in entries:
             result = entry.result
-            stored = find_result(self.connection, result.source_key)
+            stored = find_result(self.connection, result.source_key, result.thing)
             if stored is not None:
                 if stored.sequence != result.sequence:  # else an earlier commit failed after it had reached the disk
                     known[result.sequence] = stored

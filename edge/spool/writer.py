@@ -48,13 +48,21 @@ class Writer:
         folder: of the spool.
         settings: checked.
         wall_clock: unix seconds.
+        remembers_all: keep the source keys of results that are forgotten.
 
     Raises:
         SpoolError: the folder is in use, or of another major version. A disk that refuses is no error: see `fault`.
     """
 
-    def __init__(self, folder: Path, settings: SpoolSettings, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: SpoolSettings,
+        wall_clock: Callable[[], float] = time.time,
+        remembers_all: bool = False,
+    ) -> None:
         self._settings = settings
+        self._remembers_all = remembers_all
         self.lock = threading.Lock()
         self.work = threading.Condition(self.lock)  # the writer waits for something to do
         self.changed = threading.Condition(self.lock)  # others wait for something to be durable
@@ -66,6 +74,7 @@ class Writer:
         self.additions: dict[int, dict[str, Any]] = {}  # to sidecars of images, by sequence
         self.fault: str | None = None  # why the disk refuses
         self.opener = Opener(folder, wall_clock)
+        self.forgot = False  # source keys that should be remembered
         self.duplicates = 0
         self.commits = 0
         self.commit_s = 0.0  # moving average
@@ -300,7 +309,7 @@ class Writer:
                 self.waiting.folded = batch.folded + self.waiting.folded
 
     def _keep_quota(self, store: Store) -> None:
-        trim_settled(store, self._settings.keep_sent)
+        trim_settled(store, self._settings.keep_sent, self._remembers_all)
         quota = self._settings.quota_bytes
         used = store.used_bytes()
         self._evicting = used > (quota - quota // 16 if self._evicting else quota)
@@ -308,7 +317,7 @@ class Writer:
             gone = confirmed_files(store.images)
             if gone:
                 store.commit(Batch(confirmed=gone))
-            elif not make_room(store, self.handed):
+            elif not make_room(store, self.handed, self._remembers_all):
                 self._evicting = False
         elif store.file_bytes() > quota:
             store.shrink(VACUUM_PAGES)
@@ -317,6 +326,7 @@ class Writer:
 
     def _take_totals(self) -> None:
         if self.store is not None:
+            self.forgot = self.forgot or (self.store.forgot and self._remembers_all)
             self.totals = (self.store.unsent, self.store.image_count, self.store.file_bytes())
 
     def _refuse(self, error: Exception) -> None:
