@@ -1,8 +1,10 @@
 """kill -9 at random instants while a folder is inspected: nothing acknowledged is lost, no part gets two results."""
 
+import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -42,6 +44,10 @@ class Nursery:
             text=True,
             env=environment,
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def start(self, arguments: list[str]) -> int:
         assert self._process.stdin is not None
@@ -179,37 +185,106 @@ def test_kills_at_random_instants_lose_nothing_and_judge_no_part_twice(tmp_path:
 
 
 @pytest.mark.slow
-def test_kills_while_the_disk_is_full_lose_nothing_and_judge_no_part_twice(tmp_path: Path, nursery: Nursery) -> None:
-    state = tmp_path / "small"
-    state.mkdir()
-    if not mount(state, "size=16m"):  # more than all that is kept here: only the ballast fills it
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        line, generator = Line(tmp_path, state / "state"), random.Random(5)
-        ballast = state / "ballast"
-        for life in range(30):
+@pytest.mark.parametrize("kind", ["file-system", "file-size-limit"])
+def test_kills_while_the_disk_is_full_lose_nothing_and_judge_no_part_twice(
+    tmp_path: Path, nursery: Nursery, kind: str
+) -> None:
+    generator = random.Random(5)
+    with small_file_system(tmp_path) if kind == "file-system" else contextlib.nullcontext(None) as place:
+        line = Line(tmp_path, (place or tmp_path) / "state")
+        disk = Ballast(place / "ballast") if place else Limit(nursery.pid, line.state / "spool" / "spool.db", generator)
+        stood_still = lives = kills = 0
+        while kills < KILLS:
             line.fill()
-            if life % 3:
-                fill_up(ballast)
-            else:
-                ballast.unlink(missing_ok=True)
+            full_at_start, room_at_end = generator.random() < 0.5, generator.random() < 0.5
+            if full_at_start:
+                disk.fill(None)
             child = nursery.start(line.arguments())
-            if life % 3:
-                time.sleep(generator.uniform(0.1, 0.6))
-            else:
-                wait_for_parts(line, MOST_PARTS // 2)
-                fill_up(ballast)  # in the middle of it
-                time.sleep(generator.uniform(0.0, 0.3))
-            if life % 2:
-                ballast.unlink(missing_ok=True)  # room again
-                wait_for_parts(line, MOST_PARTS)
+            if not full_at_start:
+                wait_for_parts(line, generator.randint(0, MOST_PARTS // 2))
+                disk.fill(child)  # in the middle of it
+            waiting = line.waiting()
+            time.sleep(generator.uniform(0.0, 0.15))
+            stood_still += line.waiting() == waiting
+            if room_at_end:
+                disk.empty(child)
+                time.sleep(generator.uniform(0.0, 0.15))
             os.kill(child, signal.SIGKILL)
-            nursery.wait()
-        ballast.unlink(missing_ok=True)
+            kills += nursery.wait() == -signal.SIGKILL
+            lives += 1
+            assert lives < 2 * KILLS
+            disk.empty(None)
+            if lives % 20 == 0:
+                check(line, whole=False)
+        before = len(line.acknowledged())
         assert nursery_runs_out(nursery, line) == 0
         check(line, whole=True)
+    assert before > KILLS  # the inspectors that were killed had been at work,
+    assert KILLS // 4 < stood_still < KILLS  # and the disk was full for many
+
+
+@contextlib.contextmanager
+def small_file_system(folder: Path) -> Iterator[Path]:
+    """A file system of its own, with more room than all that is kept here: only ballast fills it."""
+    place = folder / "small"
+    place.mkdir()
+    if not mount(place, "size=64m"):
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        yield place
     finally:
-        unmount(state)
+        unmount(place)
+
+
+class Ballast:
+    """Fills a small file system for everybody."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fill(self, child: int | None) -> None:
+        """Leave no room on the disk."""
+        with self._path.open("ab", buffering=0) as stream:
+            for block in (bytes(1_000_000), bytes(4096)):
+                with contextlib.suppress(OSError):
+                    while True:
+                        stream.write(block)
+
+    def empty(self, child: int | None) -> None:
+        """Give the room back."""
+        self._path.unlink(missing_ok=True)
+
+
+class Limit:
+    """As a full disk for a process that may not mount one: the kernel lets no file of the inspector's grow.
+
+    A write that crosses the limit is cut short, and one behind it refused (EFBIG), in whichever file. Without a child
+    it holds for those that the nursery starts.
+    """
+
+    def __init__(self, nursery: int, database: Path, generator: random.Random) -> None:
+        self._nursery = nursery
+        self._database = database
+        self._generator = generator
+
+    def fill(self, child: int | None) -> None:
+        """Refuse everything, or what is added to small files, to the database or to its log."""
+        log = self._database.with_name("spool.db-wal")
+        size = self._generator.choice([0, 4096, _size(self._database), _size(log), _size(log) // 2 + 1000])
+        self._set(child, size)
+
+    def empty(self, child: int | None) -> None:
+        """Let files grow."""
+        self._set(child, resource.RLIM_INFINITY)
+
+    def _set(self, child: int | None, size: int) -> None:
+        process = self._nursery if child is None else child
+        _, most = resource.prlimit(process, resource.RLIMIT_FSIZE)
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (most if size == resource.RLIM_INFINITY else size, most))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def wait_for_parts(line: Line, parts: int) -> None:
@@ -217,16 +292,6 @@ def wait_for_parts(line: Line, parts: int) -> None:
     end_s = time.monotonic() + PATIENCE_S
     while IN_STORE - line.waiting() < parts and time.monotonic() < end_s:
         time.sleep(0.002)
-
-
-def fill_up(path: Path) -> None:
-    """Leave no room on the disk."""
-    with path.open("ab", buffering=0) as stream:
-        try:
-            while True:
-                stream.write(bytes(4096))
-        except OSError:
-            return
 
 
 def nursery_runs_out(nursery: Nursery, line: Line) -> int:
