@@ -21,18 +21,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge.errors import ResultError, SpoolError
-from edge.results import Result, canonical_key, dump_result, parse_result
+from edge.errors import SpoolError
+from edge.results import Result, canonical_key, dump_result
 from edge.spool import rows
 from edge.spool.ages import Ages
 from edge.spool.images import SENT_SUFFIX, KeptImage
 from edge.spool.reader import Reader
 from edge.spool.records import Entry, FoldedCounts, Gap, SpoolFigures, Ticket
 from edge.spool.settings import SpoolSettings
+from edge.spool.unsent import Unsent
 from edge.spool.waiting import OVERHEAD_BYTES
 from edge.spool.writer import Writer
 
-MARKS_LIMIT = 20_000
 FORGOT = "there are more files than are remembered: the oldest will be inspected again after a restart; move them away"
 ADDITIONS_LIMIT = 1000  # to sidecars, while the disk refuses them
 
@@ -69,10 +69,9 @@ class Spool:
         self._wall_clock = wall_clock
         self._ages = Ages(time.monotonic())
         self._reader = Reader(folder)
-        self._first_pass = (0, 0)  # of which opening of the file; no unsent pass has a smaller sequence
-        self._unreadable: set[int] = set()
         self._closed = False
         self._writer = Writer(folder, settings, wall_clock, remembers_all)
+        self._unsent = Unsent(self._writer, self._reader, self._read)
 
     @property
     def on_committed(self) -> Callable[[], None] | None:
@@ -202,22 +201,7 @@ class Spool:
             urgent: True: fail, review and error; False: pass.
             limit: how many at most.
         """
-        writer = self._writer
-        while True:
-            with writer.lock:
-                changes = writer.handed.changes
-            results, entries = self._list_unsent(urgent, limit)
-            with writer.lock:
-                if changes != writer.handed.changes:
-                    continue  # an eviction began or ended: some of these may be gone
-                gone = {entry.result.sequence for entry in entries if entry.dropped}
-                results = [
-                    result
-                    for result in results
-                    if result.sequence not in gone and not writer.handed.leaves(result.sequence)
-                ]
-                writer.handed.take(urgent, [result.sequence for result in results])
-                return results
+        return self._unsent.take(urgent, limit)
 
     def mark_sent(self, ids: Sequence[int]) -> None:
         """The other side has these results; `unsent` lists them no more.
@@ -337,53 +321,8 @@ class Spool:
             self._writer.suspect(error)
             return otherwise
 
-    def _list_unsent(self, urgent: bool, limit: int) -> tuple[list[Result], list[Entry]]:
-        """Results that were not marked as sent, oldest first; and the entries of those that only memory holds."""
-        writer = self._writer
-        with writer.lock:
-            marked = set(writer.marks)
-            held = (
-                [entry for entry in writer.waiting.entries.values() if entry.result.urgent == urgent]
-                if writer.refusal() is not None and self.sends_from_memory
-                else []
-            )
-            first = writer.waiting.lowest(writer.numbering.next)  # the results of all below have left memory
-        hidden = marked | self._unreadable
-        # While marks cannot be noted on disk they pile up; then what is stored waits for the disk.
-        found = self._unsent_rows(urgent, limit + len(hidden), first) if len(marked) < MARKS_LIMIT else []
-        results = self._parse([row for row in found if row[0] not in hidden])
-        listed = {result.sequence for result in results}
-        results += [
-            entry.result
-            for entry in held
-            if not entry.sent and entry.result.sequence not in marked and entry.result.sequence not in listed
-        ]
-        return sorted(results, key=lambda result: result.sequence)[:limit], held
-
-    def _unsent_rows(self, urgent: bool, limit: int, first: int) -> list[tuple[int, str]]:
-        """Rows not sent; remembers where the passes begin, so that sent ones are not passed over each time."""
-        generation = self._reader.generation
-        start = self._first_pass[1] if self._first_pass[0] == generation else 0
-        nothing: list[tuple[int, str]] | None = None
-        found = self._read(lambda connection: rows.unsent_rows(connection, urgent, start, limit), nothing)
-        if found is None:
-            return []
-        if not urgent and self._reader.generation == generation:
-            self._first_pass = (generation, found[0][0] if found else first)
-        return found
-
-    def _parse(self, found: list[tuple[int, str]]) -> list[Result]:
-        results = []
-        for sequence, body in found:
-            try:
-                results.append(parse_result(body, f"spool row {sequence}"))
-            except ResultError as error:  # written by a newer program: stays for one that can read it
-                log.error("event=spool_row_unreadable sequence=%d error=%s", sequence, error)
-                self._unreadable.add(sequence)
-        return results
-
     def _oldest_age_s(self) -> float | None:
-        oldest = [result for urgent in (True, False) for result in self._list_unsent(urgent, 1)[0]]
+        oldest = [result for urgent in (True, False) for result in self._unsent.look(urgent, 1)[0]]
         with self._writer.lock:
             oldest += [entry.result for entry in self._writer.waiting.entries.values() if not entry.sent][:1]
             if not oldest:
