@@ -38,7 +38,14 @@ class Detector:
     score_step: float
     runtime: str
 
-    def __init__(self, model: Path, input: InputContract, defect_types: tuple[str, ...] = (), threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Path,
+        input: InputContract,
+        defect_types: tuple[str, ...] = (),
+        threads: int = 1,
+        content: bytes | None = None,
+    ) -> None:
         """Open a model and run it once.
 
         Args:
@@ -46,6 +53,7 @@ class Detector:
             input: the size that the model must take.
             defect_types: names of its type outputs; () when it has none.
             threads: CPU threads for one picture.
+            content: the file's content, when it was read already; the file is then not looked at.
 
         Raises:
             ContractError: the file is no model, the runtime cannot run it, or it does not fit the contract.
@@ -53,7 +61,7 @@ class Detector:
         """
         self._name = model.name
         self._shape = (1, input.height, input.width, 3)
-        self._interpreter, self.runtime = open_interpreter(model, threads)
+        self._interpreter, self.runtime = open_interpreter(model, threads, content)
         (entry,) = self._expect(self._interpreter.get_input_details(), 1, "input")
         self.kind = self._check_input(entry)
         outputs = self._expect(_outputs_in_order(self._interpreter), 2 if defect_types else 1, "output")
@@ -123,18 +131,24 @@ class Detector:
             )
 
 
-def open_interpreter(model: Path, threads: int) -> tuple[Any, str]:
+def open_interpreter(model: Path, threads: int, content: bytes | None = None) -> tuple[Any, str]:
     """An interpreter with its memory allocated, and the runtime's name and version.
+
+    Args:
+        model: a .tflite file.
+        threads: CPU threads for one picture.
+        content: the file's content, when it was read already; the file is then not looked at.
 
     Raises:
         ContractError: the file is no TFLite model, or the runtime does not know its operators.
         RuntimeMissingError: no TFLite runtime is installed.
     """
-    if not model.is_file():
+    if content is None and not model.is_file():
         raise ContractError(f"{model}: no such model file")
     interpreter_class, runtime = load_interpreter()
+    source: dict[str, Any] = {"model_path": str(model)} if content is None else {"model_content": content}
     try:
-        interpreter = interpreter_class(model_path=str(model), num_threads=threads)
+        interpreter = interpreter_class(**source, num_threads=threads)
         _check_scales(interpreter, model)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:

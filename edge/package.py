@@ -1,7 +1,10 @@
 """Opens a model package: a folder with the model, its contract, golden images and their digests."""
 
-from dataclasses import dataclass
+import hashlib
+import os
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from edge.contract import Contract, parse_contract
 from edge.detector import Detector
@@ -13,10 +16,14 @@ CONTRACT_FILE = "contract.json"
 
 @dataclass(frozen=True)
 class Package:
-    """A package whose every file was found as its maker left it."""
+    """A package whose every file was found as its maker left it.
+
+    Every detector is opened from the bytes that were verified: the file may change or go at any time after.
+    """
 
     folder: Path
     contract: Contract
+    model: bytes = field(repr=False)  # content of the model's file
 
     def open_detector(self, threads: int = 1) -> Detector:
         """A detector of its own for the package's model.
@@ -26,7 +33,8 @@ class Package:
             RuntimeMissingError: no TFLite runtime is installed.
         """
         contract = self.contract
-        detector = Detector(self.folder / contract.artifact.file, contract.input, contract.defect_types, threads)
+        file = self.folder / contract.artifact.file
+        detector = Detector(file, contract.input, contract.defect_types, threads, self.model)
         if detector.kind != contract.artifact.kind:
             raise ContractError(f"{self.folder}: want a model of kind {contract.artifact.kind}, found {detector.kind}")
         return detector
@@ -36,7 +44,7 @@ def open_package(folder: Path) -> Package:
     """Verify a package, file by file, and open its model once.
 
     Raises:
-        PackageError: as `verify_package`; or the model does not fit the contract.
+        PackageError, OSError: as `verify_package`; or the model does not fit the contract.
         RuntimeMissingError: no TFLite runtime is installed.
     """
     package = verify_package(folder)
@@ -53,17 +61,17 @@ def verify_package(folder: Path) -> Package:
     Raises:
         PackageError: a file is missing, changed, unknown or outside the folder; the contract is unreadable or of
             another version.
+        OSError: the disk or this process cannot read now, which says nothing about the package.
     """
-    package = Package(folder, _read_contract(folder))
-    _check_files(package)
-    return package
+    contract = _read_contract(folder)
+    return Package(folder, contract, _check_files(folder, contract))
 
 
 def _read_contract(folder: Path) -> Contract:
     path = folder / CONTRACT_FILE
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError) as error:
         raise PackageError(f"{path}: cannot read the contract ({error}); fetch the package again") from error
     try:
         return parse_contract(text, str(path))
@@ -71,32 +79,49 @@ def _read_contract(folder: Path) -> Contract:
         raise PackageError(str(error)) from error
 
 
-def _check_files(package: Package) -> None:
-    """Compare the folder with the contract's list of files."""
-    folder, contract = package.folder, package.contract
+def _check_files(folder: Path, contract: Contract) -> bytes:
+    """Compare the folder with the contract's list of files; returns the model's content."""
     for name in contract.files:
         _check_name(name, folder)
-    found = set()
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            raise PackageError(f"{folder}: {name} is a link, which may lead anywhere; fetch the package again")
-        if not path.is_dir():
-            found.add(name)
+    for name in (contract.artifact.file, *(image.file for image in contract.self_test.images)):
+        if name not in contract.files:
+            raise PackageError(f"{folder}: the contract uses {name!r} but lists no digest for it")
+    found = _list_files(folder)
     wanted = {*contract.files, CONTRACT_FILE}
     if found != wanted:
         missing, unknown = sorted(wanted - found), sorted(found - wanted)
         raise PackageError(f"{folder}: missing files {missing}, unknown files {unknown}; fetch the package again")
+    model = b""
     for name, digest in contract.files.items():
-        actual = sha256_of(folder / name)
+        if name == contract.artifact.file:
+            model = (folder / name).read_bytes()
+            actual = hashlib.sha256(model).hexdigest()
+        else:
+            actual = sha256_of(folder / name)
         if actual != digest:
             raise PackageError(
                 f"{folder / name}: want sha256 {digest}, found {actual}: changed after the package was made; "
                 "fetch the package again"
             )
-    for name in (contract.artifact.file, *(image.file for image in contract.self_test.images)):
-        if name not in contract.files:
-            raise PackageError(f"{folder}: the contract uses {name!r} but lists no digest for it")
+    return model
+
+
+def _list_files(folder: Path) -> set[str]:
+    """Names of all files below a folder."""
+
+    def fail(error: OSError) -> NoReturn:  # a folder that cannot be read now is not an empty one
+        raise error
+
+    found = set()
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        for entry in (*folders, *files):
+            path = Path(parent, entry)
+            name = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                raise PackageError(f"{folder}: {name} is a link, which may lead anywhere; fetch the package again")
+            if entry in files:
+                found.add(name)
+    return found
 
 
 def _check_name(name: str, folder: Path) -> None:

@@ -25,10 +25,10 @@ class Served:
         return self.package.contract
 
     def detector(self, worker: int) -> Detector:
-        """The detector of that worker, opened when it is first asked for.
+        """The detector of that worker, opened when it is first asked for, from the bytes that were verified.
 
         Raises:
-            ContractError: the model's file is gone or changed since it was verified.
+            ContractError: the runtime cannot open the model another time.
         """
         detector = self._detectors.get(worker)
         if detector is None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,25 @@ def test_the_self_test_fails_when_a_golden_image_cannot_be_read(package: Path) -
 
 def test_the_golden_files_of_the_tests_are_small() -> None:
     assert sum(path.stat().st_size for path in GOLDEN.glob("*") if path.is_file()) < 100_000
+
+
+def test_a_detector_runs_the_model_that_was_verified_whatever_becomes_of_the_file(package: Path) -> None:
+    opened = open_package(package)
+    model = (package / "model.tflite").read_bytes()
+    (package / "model.tflite").write_bytes(model[:2000])
+    assert run_self_test(opened).passed
+    (package / "model.tflite").unlink()
+    assert run_self_test(opened).passed
+
+
+@pytest.mark.parametrize("what", ["contract", "model", "folder"])
+def test_a_package_that_cannot_be_read_now_is_not_called_bad(
+    package: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> bytes:
+        raise OSError(24, "Too many open files", str(path))
+
+    target, name = {"contract": (Path, "read_text"), "model": (Path, "read_bytes"), "folder": (os, "scandir")}[what]
+    monkeypatch.setattr(target, name, refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_package(package)
