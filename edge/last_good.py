@@ -56,9 +56,8 @@ class LastGood:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         target, partial = self._folder / digest, self._folder / (digest + _PARTIAL)
-        for stale in (target, partial):
-            if stale.exists():
-                shutil.rmtree(stale)
+        if partial.exists():
+            shutil.rmtree(partial)
         size = sum(path.lstat().st_size for path in source.rglob("*"))
         if size > _MAX_BYTES:
             raise PackageError(f"{source}: want a package of at most {_MAX_BYTES} bytes, found {size}")
@@ -67,6 +66,8 @@ class LastGood:
             if package_digest(partial) != digest:
                 raise PackageError(f"{source}: the contract changed while it was copied; it is tried again")
             _sync_tree(partial)
+            if target.exists():  # damaged; until here it might still be needed
+                shutil.rmtree(target)
             partial.rename(target)
         except shutil.Error as error:  # a list of files with their errors
             raise OSError(f"{source}: cannot copy the package: {error}") from error
@@ -91,8 +92,14 @@ class LastGood:
                 shutil.rmtree(path, ignore_errors=True)
 
     def discard(self, digest: str) -> None:
-        """Delete the copy of a package that turned out bad."""
-        shutil.rmtree(self._folder / digest, ignore_errors=True)
+        """Delete the copy of a package that turned out bad; the last good one stays, whatever is said of it now.
+
+        It served here, so what is wrong may be this device's: another runtime, too little memory.
+        """
+        folder = self._folder / digest
+        good = self.find()
+        if good is None or good.name != digest:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def begin_trial(self, digest: str) -> None:
         """Note which package is being opened: if that ends this process, the next one finds the note."""

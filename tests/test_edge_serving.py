@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from golden_package import digests, make_package
 
+import edge.loading
 import edge.serving
 from edge.contract import OperatingPoint
 from edge.errors import PackageError
@@ -328,7 +330,7 @@ def test_a_package_that_ends_the_process_is_found_out_in_a_child(link: Path, mon
 
     good = serving(link)
     good.start()
-    monkeypatch.setattr(edge.serving, "try_in_child", crash)
+    monkeypatch.setattr(edge.loading, "try_in_child", crash)
     make_package(link.parent / "second", operating_point=OTHER)
     deploy(link.parent, "second")
     careful = Serving(link, link.parent / "keep")
@@ -351,7 +353,7 @@ def test_after_a_death_while_opening_a_package_a_child_goes_first(link: Path, mo
     kept.copy(link.resolve(), digest)
     kept.begin_trial(digest)  # and then the process ended
     tried: list[str] = []
-    monkeypatch.setattr(edge.serving, "try_in_child", lambda folder, threads: tried.append(folder.name))
+    monkeypatch.setattr(edge.loading, "try_in_child", lambda folder, threads: tried.append(folder.name))
     careful = Serving(link, link.parent / "keep")
     careful.start()
     assert tried == [digest]
@@ -375,3 +377,134 @@ def test_a_package_can_be_replaced_in_a_plain_folder(tmp_path: Path) -> None:
 
 def test_a_digest_names_a_package_by_its_contract(link: Path) -> None:
     assert package_digest(link) == hashlib.sha256((link / "contract.json").read_bytes()).hexdigest()
+
+
+def damage_deployed(link: Path) -> None:
+    spoil_bytes(link.resolve())
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), OSError(24, "Too many open files"), OSError(5, "Input/output error")])
+def test_a_fault_that_passes_does_not_cost_the_last_good_package(
+    link: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(edge.serving, "_RETRY_S", (0.01, 0.02))
+    serving(link).start()
+    damage_deployed(link)  # only the inspector's own copy is whole
+    real = edge.loading.run_self_test
+    faults = [fault]
+
+    def fails_once(*arguments: object) -> object:
+        if faults:
+            raise faults.pop()
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(edge.loading, "run_self_test", fails_once)
+    again = serving(link)
+    again.start()
+    assert again.current() is None
+    assert str(fault) in again.state().message
+    tick_until(again, lambda: again.current() is not None)
+    assert again.state().ok
+
+
+def test_a_last_good_package_that_could_not_be_opened_is_tried_again_while_nothing_is_deployed(
+    link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.serving, "_RETRY_S", (0.01, 0.02))
+    serving(link).start()
+    link.unlink()
+    real = edge.loading.verify_package
+    faults = [OSError(5, "Input/output error")]
+
+    def fails_once(folder: Path) -> object:
+        if faults:
+            raise faults.pop()
+        return real(folder)
+
+    monkeypatch.setattr(edge.loading, "verify_package", fails_once)
+    again = serving(link)
+    again.start()
+    assert again.current() is None
+    assert "nothing serves; the last good package: [Errno 5]" in again.state().message
+    tick_until(again, lambda: again.current() is not None)
+    assert again.state().message.endswith("; the last good package serves")
+
+
+def test_a_copy_that_cannot_be_read_now_stays(link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = serving(link)
+    first.start()
+    digest = first.state().serving
+    damage_deployed(link)
+
+    def no_descriptor(folder: Path) -> object:
+        raise OSError(24, "Too many open files", str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(edge.loading, "verify_package", no_descriptor)
+        serving(link).start()
+    assert digest is not None
+    assert LastGood(link.parent / "keep").get(digest) is not None
+    again = serving(link)
+    again.start()
+    assert again.state().ok
+
+
+def test_a_package_that_served_here_is_kept_when_its_self_test_fails(
+    link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serving(link)
+    first.start()
+
+    def fails(*_: object) -> object:
+        raise PackageError("the self-test failed: another runtime")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(edge.loading, "run_self_test", fails)
+        refuses = serving(link)
+        refuses.start()
+        assert refuses.current() is None
+    damage_deployed(link)
+    again = serving(link)
+    again.start()
+    assert again.current() is not None
+
+
+def test_copies_of_packages_that_are_bad_are_not_kept(link: Path) -> None:
+    good = serving(link)
+    good.start()
+    spoil_scores(make_package(link.parent / "bad", operating_point=OTHER))
+    deploy(link.parent, "bad")
+    tick_until(good, lambda: "refused" in good.state().message)
+    assert {path.name for path in (link.parent / "keep").iterdir()} == {"good", good.state().serving}
+
+
+def test_further_workers_use_the_model_that_was_verified(link: Path) -> None:
+    two = serving(link, workers=2)
+    two.start()
+    served = two.current()
+    assert served is not None
+    spoil_bytes(served.package.folder)  # also a substitute, opened after months, must be the model that was tested
+    contract = served.contract.input
+    pixels = np.full((1, contract.height, contract.width, 3), 90, np.uint8)
+    assert served.detector(1).detect(pixels).score == served.detector(0).detect(pixels).score
+
+
+def test_a_damaged_copy_is_not_taken_for_good_when_the_disk_takes_no_other(
+    link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serving(link)
+    first.start()
+    digest = first.state().serving
+    assert digest is not None
+    spoil_bytes(link.parent / "keep" / digest)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    again = serving(link)
+    again.start()
+    served = again.current()
+    assert served is not None
+    assert served.package.folder == link.resolve()
+    assert "no copy of it could be kept" in again.state().message
