@@ -8,9 +8,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edge.errors import EdgeError
+from edge.redaction import redact
 
 if TYPE_CHECKING:
     from edge.judge import Judgement
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _self_test(package, threads, options.json)
         return _judge(package, options.image, threads, options.json)
     except (EdgeError, OSError) as error:
-        print(f"edge: {error}", file=sys.stderr)
+        print(redact(f"edge: {error}"), file=sys.stderr)
         return 2
 
 
@@ -134,8 +135,16 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
+class _Parser(argparse.ArgumentParser):
+    """Arguments may hold addresses with passwords, and argparse shows what it does not understand."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
+        super().error(redact(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m edge",
         description="Inspect parts with a model package.",
         epilog=_EPILOG,

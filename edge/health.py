@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edge.redaction import redact
+
 SCHEMA = "1.2"  # 1.1: figures and shadow, for whoever watches a deployment. 1.2: source_counts
 MAX_MESSAGE_BYTES = 5000
 _MAX_TEXT = 300  # characters of a message
@@ -156,6 +158,7 @@ def dump_health(message: Mapping[str, Any]) -> bytes:
 
 
 def _short(text: str) -> str:
+    text = redact(text)  # before it is cut: half an address hides its password from the eye, not from the reader
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
@@ -163,4 +166,7 @@ def _cut(value: Any, limit: int) -> Any:
     """JSON values with every text cut to so many characters, but for digests."""
     if isinstance(value, Mapping):
         return {name: entry if name in _WHOLE else _cut(entry, limit) for name, entry in value.items()}
-    return value[: limit - 1] + "…" if isinstance(value, str) and len(value) > limit else value
+    if not isinstance(value, str):
+        return value
+    value = redact(value)
+    return value[: limit - 1] + "…" if len(value) > limit else value

@@ -5,30 +5,17 @@ lines of one kind the rest are counted, and the next line says how many were lef
 """
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
 
+from edge.redaction import redact
+
 _BURST = 5  # lines of one kind that pass at once
 _EVERY_S = 10.0  # after them, one in so many seconds
 _MAX_KINDS = 500
 _MAX_LINE = 2000  # characters
-
-_SECRETS = re.compile(
-    r"-----BEGIN[^-]*-----.*?(?:-----END[^-]*-----|$)"
-    r"|(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"
-    r"|(?i:(?<=password=)|(?<=secret=)|(?<=token=)|(?<=authtoken=)|(?<=signature=)|(?<=credential=)|(?<=api_key=))"
-    r"[^\s&'\"]+"
-    r"|(?<=://)[^\s/@:'\"]+:[^\s/@'\"]+(?=@)",
-    re.DOTALL,
-)
-
-
-def redact(text: str) -> str:
-    """The text without private keys, access keys, tokens, and passwords in addresses."""
-    return _SECRETS.sub("***", text)
 
 
 class LineFormatter(logging.Formatter):

@@ -18,6 +18,7 @@ from edge.assembly import LOST, Show, run
 from edge.configuration import Configuration
 from edge.errors import NucleusError, SettingsError
 from edge.logs import set_up_logs
+from edge.redaction import redact
 from edge.results import Result, dump_result
 from edge.settings import DEFAULT_STATE, read_file, set_value
 from edge.summary import verdict_line
@@ -63,11 +64,11 @@ def inspect(options: argparse.Namespace) -> int:
             set_up_logs(configuration.settings.log_level)
         done = run(configuration, stopping, _show(options.json) if shown else None, nucleus)
     except NucleusError as error:
-        print(f"edge: {error}", file=sys.stderr)
+        print(redact(f"edge: {error}"), file=sys.stderr)
         return LOST
     if shown and not options.quiet:
         with contextlib.suppress(OSError):  # nobody reads any more
-            print(done.summary, file=sys.stderr if options.json else sys.stdout, flush=True)
+            print(redact(done.summary), file=sys.stderr if options.json else sys.stdout, flush=True)
     return done.status
 
 

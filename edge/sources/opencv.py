@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from edge.errors import SourceError
+from edge.redaction import redact
 from edge.sources.settings import CameraSettings
 
 _FOURCC = {"mjpeg": "MJPG", "yuyv": "YUYV", "grey": "GREY", "rgb24": "RGB3"}
@@ -154,7 +155,7 @@ class StreamCapture:
 
 def without_secrets(url: str) -> str:
     """An address without user, password and query."""
-    parts = urlsplit(url)
+    parts = urlsplit(redact(url))  # a password may hold what ends a host's name
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

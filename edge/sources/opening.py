@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import SourceError
+from edge.redaction import redact
 from edge.sources.settings import SourceSettings
 
 if TYPE_CHECKING:
@@ -62,4 +63,4 @@ def check_kind(text: str) -> None:
     """
     kind, colon, _ = text.partition(":")
     if not colon or kind not in KINDS:
-        raise SourceError(f"source: want one of {FORMS}, found {text!r}")
+        raise SourceError(f"source: want one of {FORMS}, found {redact(text)!r}")
