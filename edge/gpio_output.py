@@ -3,8 +3,12 @@
 A pulse begins at once and ends by a timer thread. The heartbeat pin changes level with every heartbeat, so a controller
 watches for edges: they stop when the loop hangs, when the program stops and when it is killed (the kernel then lets go
 of the pins).
+
+A chip that is not there, at the start or later, is asked for with each heartbeat and each part. Meanwhile no pin moves:
+no part is accepted, and the heartbeat stands still.
 """
 
+import contextlib
 import importlib
 import logging
 import threading
@@ -37,7 +41,8 @@ class ChipPins:
     """Pins of a GPIO character device, all low at first.
 
     Raises:
-        OutputError: gpiod is missing, or the chip or a pin cannot be had.
+        OutputError: gpiod is missing, or the name is none of a GPIO chip.
+        OSError: the chip or a pin cannot be had now.
     """
 
     def __init__(self, chip: str, pins: Sequence[int]) -> None:
@@ -49,10 +54,9 @@ class ChipPins:
         low = gpiod.LineSettings(direction=gpiod.line.Direction.OUTPUT, output_value=self._value.INACTIVE)
         try:
             self._request = gpiod.request_lines(chip, consumer="lineside", config={tuple(pins): low})
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise OutputError(
-                f"pins {list(pins)} of {chip}: cannot have them: {error}; check the chip's name, that the pins are "
-                "free (gpioinfo) and that this user may open the chip"
+                f"output.gpio_chip {chip}: want a GPIO chip with the pins {list(pins)}: {error}; see gpioinfo"
             ) from error
 
     def write(self, pin: int, high: bool) -> None:
@@ -68,10 +72,11 @@ def open_gpio_output(settings: OutputSettings) -> "GpioOutput":
     """The pins that the settings name.
 
     Raises:
-        OutputError: they cannot be had.
+        OutputError: the settings can never be followed here. A chip that is not there is no such error: it may come.
     """
     named = (settings.accept_pin, settings.reject_pin, settings.review_pin, settings.alarm_pin, settings.heartbeat_pin)
-    return GpioOutput(ChipPins(settings.gpio_chip, [pin for pin in named if pin >= 0]), settings)
+    pins = [pin for pin in named if pin >= 0]
+    return GpioOutput(lambda: ChipPins(settings.gpio_chip, pins), settings)
 
 
 class GpioOutput:
@@ -81,15 +86,21 @@ class GpioOutput:
     one millisecond on the same pin, so that a controller counts two.
 
     Args:
-        pins: held by this output from now on.
+        open_pins: asks for the pins, all low; called again when they were lost.
         settings: which pin is what, and how long a pulse is.
         clock: seconds that do not jump.
+
+    Raises:
+        OutputError: the pins can never be had here.
     """
 
     name = "gpio"
 
-    def __init__(self, pins: Pins, settings: OutputSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pins = pins
+    def __init__(
+        self, open_pins: Callable[[], Pins], settings: OutputSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._open_pins = open_pins
+        self._pins: Pins | None = None
         self._settings = settings
         self._clock = clock
         self._by_action = {
@@ -101,8 +112,10 @@ class GpioOutput:
         self._pulsing: int | None = None
         self._until_s = 0.0
         self._beat = False
+        self._alarm = False
         self._closed = False
         self._fault: str | None = None
+        self._hold()
         self._thread = threading.Thread(target=self._end_pulses, name="line-pins", daemon=True)
         self._thread.start()
 
@@ -110,6 +123,8 @@ class GpioOutput:
         """Begin the part's pulse."""
         pin = self._by_action[result.action]
         with self._change:
+            self._alarm = alarm
+            self._hold_again()
             if self._pulsing is not None:
                 self._write(self._pulsing, False)
                 if self._pulsing == pin:
@@ -123,6 +138,7 @@ class GpioOutput:
     def heartbeat(self, now_s: float) -> None:
         """Change the heartbeat's level."""
         with self._change:
+            self._hold_again()
             self._beat = not self._beat
             self._write(self._settings.heartbeat_pin, self._beat)
 
@@ -138,17 +154,46 @@ class GpioOutput:
             self._closed = True
             for pin in (*self._by_action.values(), self._settings.alarm_pin, self._settings.heartbeat_pin):
                 self._write(pin, False)
-            self._pins.release()
+            self._let_go()
             self._change.notify()
         self._thread.join(timeout=1)
 
+    def _hold(self) -> None:
+        """Ask for the pins if they are not held; a chip that is not there is a fault that may pass."""
+        if self._pins is not None or self._closed:
+            return
+        try:
+            self._pins = self._open_pins()
+        except OSError as error:
+            self._fault = (
+                f"{self._settings.gpio_chip}: cannot have its pins: {error}; check the chip's name, that the pins are "
+                "free (gpioinfo) and that this user may open the chip; it is tried again"
+            )
+            return
+        self._fault = None
+        self._write(self._settings.alarm_pin, self._alarm)
+
+    def _hold_again(self) -> None:
+        """The same while parts pass: whatever is at the chip's place now, inspection goes on."""
+        try:
+            self._hold()
+        except OutputError as error:
+            self._fault = str(error)
+
+    def _let_go(self) -> None:
+        if self._pins is not None:
+            with contextlib.suppress(OSError):  # the kernel has let go already
+                self._pins.release()
+        self._pins = self._pulsing = None
+
     def _write(self, pin: int, high: bool) -> None:
-        if pin < 0:
+        if pin < 0 or self._pins is None:
             return
         try:
             self._pins.write(pin, high)
         except OSError as error:
             self._fault = f"pin {pin}: cannot set it: {error}; check the chip"
+            self._let_go()  # so that no level stays, and a chip that comes back is another one
             return
         self._fault = None
 

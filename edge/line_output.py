@@ -168,7 +168,8 @@ def open_outputs(settings: OutputSettings, transport: Transport | None, topic: s
         topic: of the messages.
 
     Raises:
-        OutputError: a folder or a pin cannot be used, or there is no transport to publish with.
+        OutputError: the settings can never be followed here: a folder's name is a file's, a library is missing, or
+            there is no transport to publish with. A disk or a chip that is not there is no such error: it may come.
     """
     outputs: list[Output] = []
     try:
@@ -210,10 +211,11 @@ class FileOutput:
     """`verdict.json`, replaced whole with each part, and `heartbeat`, whose time of change moves.
 
     Nothing is synced: the files are for programs on this machine, now. On `close` the heartbeat goes away; when the
-    program dies it stays and grows old.
+    program dies it stays and grows old. While the folder cannot be written to, the heartbeat grows old, too; with the
+    first one after it a verdict goes away that was not replaced by its part's.
 
     Raises:
-        OutputError: the folder cannot be made.
+        OutputError: the folder's name, or one above it, is a file's.
     """
 
     name = "file"
@@ -221,20 +223,30 @@ class FileOutput:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._fault: str | None = None
+        self._outdated = False  # the verdict in the file is not that of the last part
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(
-                f"output.folder {folder}: cannot make it: {error.strerror or error}; name a folder that this user may "
-                "write to"
-            ) from error
+            if isinstance(error, NotADirectoryError) or folder.is_file():
+                raise OutputError(
+                    f"output.folder {folder}: cannot make it: {error.strerror}; name a folder that this user may write "
+                    "to"
+                ) from error
+            self._fault = self._cannot_write(folder, error)  # a mount that may come back
 
     def signal(self, result: Result, alarm: bool) -> None:
         """Replace the verdict."""
-        self._write("verdict.json", json.dumps(signal_fields(result, alarm)) + "\n")
+        self._outdated = not self._write("verdict.json", json.dumps(signal_fields(result, alarm)) + "\n")
 
     def heartbeat(self, now_s: float) -> None:
         """Replace the heartbeat."""
+        if self._outdated:
+            try:
+                (self._folder / "verdict.json").unlink(missing_ok=True)
+            except OSError as error:
+                self._fault = self._cannot_write(self._folder, error)
+                return
+            self._outdated = False
         self._write("heartbeat", f"{now_s:.3f}\n")
 
     def fault(self) -> str | None:
@@ -248,14 +260,19 @@ class FileOutput:
         except OSError as error:
             _log.warning("event=output_failed output=file error=%s", error)
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, text: str) -> bool:
         staged = self._folder / f".{name}.part"
         try:
+            if self._fault is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
             staged.write_text(text, encoding="utf-8")
             staged.replace(self._folder / name)
         except OSError as error:
-            self._fault = (
-                f"{self._folder / name}: cannot write: {error.strerror or error}; check the folder and its disk"
-            )
-            return
+            self._fault = self._cannot_write(self._folder / name, error)
+            return False
         self._fault = None
+        return True
+
+    @staticmethod
+    def _cannot_write(path: Path, error: OSError) -> str:
+        return f"{path}: cannot write: {error.strerror or error}; check the folder, its disk and that this user may"

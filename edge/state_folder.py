@@ -12,22 +12,28 @@ from edge.errors import SettingsError
 
 _log = logging.getLogger(__name__)
 
+# Only another setting, or another right, can help with these; a disk may come back.
+_OF_THE_SETTING = (
+    errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL
+)  # fmt: skip
+
 
 @contextlib.contextmanager
 def locked(state: Path) -> Iterator[None]:
     """Keep a second inspector out of the same folder; the kernel lets go when this process ends, however it ends.
 
-    A disk that is full or read-only must not stop a line: then there may be no lock, and nobody else writes either.
+    A disk that is full, read-only or broken must not stop a line: then there may be no lock, and nobody else writes
+    either.
 
     Raises:
-        SettingsError: another inspector uses it, or this user may not.
+        SettingsError: another inspector uses it, this user may not, or it is no folder.
     """
     descriptor = None
     try:
         state.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(state / "inspector.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _OF_THE_SETTING:
             raise SettingsError(
                 f"state {state}: cannot use this folder: {error.strerror}; name one that this user may write to"
             ) from error
@@ -38,6 +44,8 @@ def locked(state: Path) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise SettingsError(f"{state}: another inspector uses this state folder; give each its own") from error
+            except OSError as error:  # a share that keeps no locks
+                _log.error("event=state_not_locked folder=%r reason=%r", str(state), error.strerror)
         yield
     finally:
         if descriptor is not None:

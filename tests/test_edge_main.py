@@ -1,5 +1,6 @@
 """The device's command line: inspecting, verdicts of files, self-test, benchmark."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,13 @@ from small_disk import mount, remount, unmount
 import edge.assembly
 import edge.spool.eviction
 from edge.__main__ import main
+from edge.assembly import run
+from edge.configuration import Configuration
 from edge.contract import InputGuard, Range
 from edge.errors import TransportError
 from edge.judge import judge_file
 from edge.package import open_package
-from edge.results import parse_result
+from edge.results import Result, parse_result
 from edge.transports.files import FileTransport
 from edge.transports.interface import OnMessage, TransportState
 
@@ -311,6 +315,82 @@ def test_a_read_only_disk_at_the_start_stops_no_line(package: Path, parts: Path)
         unmount(disk)
     assert process.returncode == 0, out
     assert "event=state_not_locked" in out
+
+
+def refuse_below(folder: Path, error: int, patched: pytest.MonkeyPatch) -> None:
+    """Let the calls that make and open files below a folder fail, as on a broken card."""
+    real_open, real_mkdir = os.open, os.mkdir
+
+    def check(path: Any) -> None:
+        if not isinstance(path, int) and Path(os.fsdecode(path)).is_relative_to(folder):
+            raise OSError(error, os.strerror(error), str(path))
+
+    def open_(path: Any, *arguments: Any, **more: Any) -> int:
+        check(path)
+        return real_open(path, *arguments, **more)
+
+    def mkdir(path: Any, *arguments: Any, **more: Any) -> None:
+        check(path)
+        real_mkdir(path, *arguments, **more)
+
+    patched.setattr(os, "open", open_)
+    patched.setattr(os, "mkdir", mkdir)
+
+
+def test_a_broken_disk_at_the_start_stops_no_line(
+    package: Path, parts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = parts.parent / "state"
+    document = {
+        "model": str(package),
+        "state": str(state),
+        "thing": "cam-1",
+        "file": {"path": str(parts.parent / "results.jsonl")},
+        "source": {"uri": f"folder:{parts}", "folder": {"settle_ms": 0}},
+        "spool": {"retry_min_s": 0.05, "retry_max_s": 0.1},
+    }
+    stopping, shown = threading.Event(), []
+    broken = pytest.MonkeyPatch()
+    refuse_below(state, errno.EIO, broken)
+
+    def show(result: Result, name: str) -> None:
+        shown.append(result.verdict)
+        if len(shown) == 7:  # the disk comes back
+            broken.undo()
+
+    def stop_when_filed() -> None:
+        wait_until(lambda: not [path for path in parts.iterdir() if path.is_file()], 60)
+        stopping.set()
+
+    watcher = threading.Thread(target=stop_when_filed)
+    watcher.start()
+    try:
+        done = run(Configuration(document), stopping, show)
+    finally:
+        broken.undo()
+        stopping.set()
+        watcher.join()
+    assert done.status == 0
+    assert len(shown) == 7
+    assert "event=state_not_locked" in caplog.text
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENOTDIR])
+def test_a_state_folder_that_only_another_setting_can_mend_is_refused(
+    package: Path, parts: Path, error: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse_below(parts.parent / "state", error, monkeypatch)
+    assert main(inspect(package, parts)) == 2
+    assert "cannot use this folder" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_is_away_stops_no_line(package: Path, parts: Path) -> None:
+    away = parts.parent / "away"
+    away.symlink_to("nowhere/at/all")  # a mount point that is not there
+    assert main(inspect(package, parts, "--set", f"output.folder={away}/line", "--quiet")) == 0
+    assert len(results_in(parts.parent / "results.jsonl")) == 7
+    health = results_in(parts.parent / "results-health.jsonl")
+    assert any("cannot write" in message["components"]["output"]["message"] for message in health)
 
 
 class Gone(FileTransport):

@@ -202,6 +202,49 @@ def test_a_full_disk_is_a_fault_that_passes(tmp_path: Path) -> None:
         assert output.fault() is None
 
 
+def test_a_folder_that_is_away_is_written_to_when_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def away(path: Path, *arguments: Any, **more: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", away)
+    folder = tmp_path / "line"
+    output = FileOutput(folder)
+    assert "line: cannot write: Permission denied" in str(output.fault())
+    output.heartbeat(1.0)
+    output.signal(a_result("pass"), alarm=False)
+    assert not folder.exists()
+    monkeypatch.setattr(Path, "mkdir", real)
+    output.heartbeat(2.0)
+    assert output.fault() is None
+    assert [path.name for path in folder.iterdir()] == ["heartbeat"]
+    output.close()
+
+
+def test_a_verdict_of_another_part_is_gone_before_the_heart_beats_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = FileOutput(tmp_path)
+    output.signal(a_result("pass"), alarm=False)
+    real = Path.write_text
+
+    def full(path: Path, *arguments: Any, **more: Any) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    output.signal(a_result("fail"), alarm=False)
+    assert output.fault() is not None
+    monkeypatch.setattr(Path, "write_text", real)
+    output.heartbeat(1.0)
+    assert not (tmp_path / "verdict.json").exists()
+    output.signal(a_result("fail", sequence=2), alarm=False)
+    output.heartbeat(2.0)
+    assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["verdict"] == "fail"
+
+
 def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match=r"output\.folder .*file/line: cannot make it"):
@@ -331,6 +374,20 @@ class FakePins:
         self.released = True
 
 
+class Chip:
+    """A chip that can be pulled out; what is asked for its pins while it is away gets an error."""
+
+    def __init__(self) -> None:
+        self.fault: Exception | None = None
+        self.given: list[FakePins] = []
+
+    def open(self) -> FakePins:
+        if self.fault is not None:
+            raise self.fault
+        self.given.append(FakePins())
+        return self.given[-1]
+
+
 PINS = OutputSettings(
     gpio_chip="/dev/gpiochip0",
     accept_pin=4,
@@ -354,7 +411,7 @@ PINS = OutputSettings(
 )
 def test_a_part_pulses_the_pin_of_its_action(verdict: str, action: str, pin: int) -> None:
     pins = FakePins()
-    output = GpioOutput(pins, PINS)
+    output = GpioOutput(lambda: pins, PINS)
     output.signal(a_result(verdict, action), alarm=False)
     assert pins.levels[pin] is True
     eventually(lambda: pins.levels[pin] is False)
@@ -364,7 +421,7 @@ def test_a_part_pulses_the_pin_of_its_action(verdict: str, action: str, pin: int
 
 def test_two_parts_within_one_pulse_are_two_pulses() -> None:
     pins = FakePins()
-    output = GpioOutput(pins, PINS)
+    output = GpioOutput(lambda: pins, PINS)
     output.signal(a_result("pass"), alarm=False)
     output.signal(a_result("pass"), alarm=False)
     output.signal(a_result("fail"), alarm=False)
@@ -378,7 +435,7 @@ def test_two_parts_within_one_pulse_are_two_pulses() -> None:
 
 def test_the_alarm_is_a_level() -> None:
     pins = FakePins()
-    output = GpioOutput(pins, PINS)
+    output = GpioOutput(lambda: pins, PINS)
     output.signal(a_result("fail"), alarm=True)
     assert pins.levels[7] is True
     output.signal(a_result("pass"), alarm=False)
@@ -388,7 +445,7 @@ def test_the_alarm_is_a_level() -> None:
 
 def test_every_heartbeat_is_an_edge_and_the_end_lets_go_of_pins_that_are_low() -> None:
     pins = FakePins()
-    output = GpioOutput(pins, PINS)
+    output = GpioOutput(lambda: pins, PINS)
     for second in range(3):
         output.heartbeat(float(second))
     assert [high for pin, high in pins.changes if pin == 8] == [True, False, True]
@@ -401,7 +458,7 @@ def test_every_heartbeat_is_an_edge_and_the_end_lets_go_of_pins_that_are_low() -
 
 def test_pins_that_are_not_connected_are_left_alone() -> None:
     pins = FakePins()
-    output = GpioOutput(pins, OutputSettings(gpio_chip="/dev/gpiochip0", reject_pin=5, pulse_ms=1))
+    output = GpioOutput(lambda: pins, OutputSettings(gpio_chip="/dev/gpiochip0", reject_pin=5, pulse_ms=1))
     output.signal(a_result("pass"), alarm=True)
     output.heartbeat(1.0)
     output.close()
@@ -409,19 +466,63 @@ def test_pins_that_are_not_connected_are_left_alone() -> None:
 
 
 def test_a_chip_that_fails_is_a_fault_that_passes() -> None:
-    pins = FakePins()
-    output = GpioOutput(pins, PINS)
-    pins.error = OSError(5, "Input/output error")
+    chip = Chip()
+    output = GpioOutput(chip.open, PINS)
+    chip.given[0].error = OSError(5, "Input/output error")
     output.signal(a_result("fail"), alarm=False)
     assert "cannot set it" in str(output.fault())
-    pins.error = None
     output.signal(a_result("fail"), alarm=False)
     assert output.fault() is None
     output.close()
 
 
-def test_pins_without_gpiod_or_without_a_chip_are_refused_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"need gpiod .*requirements-gpio\.txt|cannot have them"):
+def test_a_chip_that_is_not_there_at_the_start_is_asked_for_with_each_heartbeat() -> None:
+    chip = Chip()
+    chip.fault = FileNotFoundError(2, "No such file or directory")
+    output = GpioOutput(chip.open, PINS)
+    output.heartbeat(1.0)
+    output.signal(a_result("pass"), alarm=False)
+    assert "/dev/gpiochip0: cannot have its pins: [Errno 2] No such file" in str(output.fault())
+    chip.fault = OutputError("output.gpio_chip /dev/gpiochip0: want a GPIO chip")  # something else came in its place
+    output.heartbeat(2.0)
+    assert "want a GPIO chip" in str(output.fault())
+    chip.fault = None
+    output.heartbeat(3.0)
+    (pins,) = chip.given
+    assert output.fault() is None
+    assert pins.levels[8] in (True, False)
+    assert 4 not in pins.levels  # the part before is past: nothing is said of it
+    output.signal(a_result("pass"), alarm=False)
+    assert pins.levels[4] is True
+    output.close()
+
+
+def test_a_chip_that_was_pulled_out_is_taken_again_with_its_alarm_and_without_the_pulse() -> None:
+    chip = Chip()
+    output = GpioOutput(chip.open, PINS)
+    output.signal(a_result("fail"), alarm=True)
+    chip.given[0].error = chip.fault = OSError(19, "No such device")
+    output.heartbeat(1.0)
+    assert chip.given[0].released  # so that the kernel drops its levels
+    output.heartbeat(2.0)
+    assert "No such device" in str(output.fault())
+    chip.fault = None
+    output.heartbeat(3.0)
+    assert chip.given[1].levels[7] is True
+    time.sleep(2 * PINS.pulse_ms / 1000)
+    assert 5 not in chip.given[1].levels
+    output.close()
+
+
+def test_what_is_no_chip_is_refused_at_the_start() -> None:
+    chip = Chip()
+    chip.fault = OutputError("output.gpio_chip /dev/null: want a GPIO chip")
+    with pytest.raises(OutputError, match="want a GPIO chip"):
+        GpioOutput(chip.open, PINS)
+
+
+def test_pins_without_gpiod_are_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises((OutputError, OSError), match=r"need gpiod .*requirements-gpio\.txt|No such file"):
         ChipPins(str(tmp_path / "gpiochip9"), [1])
 
 

@@ -494,7 +494,7 @@ class FakeGpiod:
 
     def __init__(self) -> None:
         self.edges: list[SimpleNamespace] = []
-        self.broken: OSError | None = None
+        self.broken: OSError | ValueError | None = None
         self.asked: list[tuple[str, dict[int, Any]]] = []
         self.released = 0
 
@@ -571,9 +571,22 @@ def test_a_line_that_breaks_is_asked_for_again() -> None:
     assert triggers.counts()["gpio_lost"] == 1
 
 
-def test_a_line_that_is_not_there_is_refused_at_the_start() -> None:
+def test_a_line_that_is_not_there_at_the_start_is_asked_for_again() -> None:
     gpiod = FakeGpiod()
     gpiod.broken = OSError(2, "No such file or directory")
+    triggers = GpioTriggers(TriggerSettings(kind="gpio"), gpiod)
+    assert triggers.wait(0.01) is None
+    assert "/dev/gpiochip0 line 0: cannot be used" in triggers.problem()
+    gpiod.broken = None
+    gpiod.pulse(1)
+    wait_until(lambda: triggers.wait(0.1))
+    assert triggers.problem() == ""
+    triggers.close()
+
+
+def test_what_is_no_chip_is_refused_at_the_start() -> None:
+    gpiod = FakeGpiod()
+    gpiod.broken = ValueError("not a GPIO character device")
     with pytest.raises(SourceError, match="/dev/gpiochip0 line 0: cannot be used"):
         GpioTriggers(TriggerSettings(kind="gpio"), gpiod)
 

@@ -28,10 +28,10 @@ class GpioTriggers:
     """Edges on a line of a GPIO chip, through libgpiod, an extra that is loaded when chosen."""
 
     def __init__(self, settings: TriggerSettings, gpiod: Any = None) -> None:
-        """Ask the kernel for the line.
+        """Ask the kernel for the line; again and again while it is not there or in use.
 
         Raises:
-            SourceError: gpiod is not installed, or the line is not there or in use.
+            SourceError: gpiod is not installed, or the chip's name is none of a GPIO chip.
         """
         self._settings, self._gpiod = settings, gpiod or _load_gpiod()
         self._keys = Keys()
@@ -41,7 +41,8 @@ class GpioTriggers:
         self._backoff = Backoff(_REOPEN_MIN_S, _REOPEN_MAX_S)
         self._edges: deque[Any] = deque()
         self._last_number: int | None = None
-        self._request = self._open()
+        self._request: Any = None
+        self._ask()
 
     def wait(self, timeout_s: float) -> Trigger | None:
         """The next edge."""
@@ -98,7 +99,7 @@ class GpioTriggers:
             return self._gpiod.request_lines(
                 settings.gpio_chip, consumer="lineside", config={settings.gpio_line: wanted}
             )
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise SourceError(f"{self._where}: cannot be used as a trigger: {error}") from error
 
     def _lose(self, reason: str) -> None:
@@ -115,9 +116,17 @@ class GpioTriggers:
             return False
         time.sleep(self._backoff.remaining_s())
         try:
-            self._request = self._open()
-        except SourceError as error:
+            return self._ask()
+        except SourceError as error:  # another device took its place
             self._problem = str(error)
+            self._backoff.fail()
+            return False
+
+    def _ask(self) -> bool:
+        try:
+            self._request = self._open()
+        except OSError as error:
+            self._problem = f"{self._where}: cannot be used as a trigger: {error}; check the chip and who uses the line"
             self._backoff.fail()
             return False
         self._backoff.succeed()
