@@ -280,7 +280,9 @@ def start_inspector(folder: Path, state: str, *more: str) -> subprocess.Popen[st
     command += ["--source", f"folder:{folder / 'pictures'}", "--state", state, *more]
     command += ["--set", "source.folder.after=keep", "--set", "source.folder.settle_ms=0"]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}  # logs and the summary
-    return subprocess.Popen([str(one) for one in command], **quiet, text=True, cwd=ROOT)  # type: ignore[call-overload]
+    # As on a device that was installed as docs/inspector.md says: the first start writes the bytecode.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.Popen([str(one) for one in command], **quiet, text=True, cwd=ROOT, env=environment)  # type: ignore[call-overload]
 
 
 def seconds_to_first_line(process: subprocess.Popen[str]) -> float:

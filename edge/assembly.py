@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.aside import Aside
 from edge.configuration import Configuration
 from edge.errors import EdgeError, PackageError
 from edge.figures import Figures
@@ -83,7 +85,14 @@ def run(
     with locked(state), contextlib.ExitStack() as stack:
         serving = Serving(Path(settings.model), state / "packages", settings.threads, settings.workers, settings.line)
         stack.callback(serving.close)
+        # It waits for the disk while the model is loaded.
+        files_stay = settings.source.is_folder and settings.source.folder.after == "keep"
+        spool = Aside(
+            lambda: Spool(state / "spool", settings.thing, settings.spool, remembers_all=files_stay), "spool-opening"
+        )
+        stack.callback(spool.close)
         serving.start()
+        gc.enable()  # `edge.__main__` put it off: what was made until here stays
         if serving.current() is None and settings.is_finite:
             raise PackageError(serving.state().message)  # nobody waits at a run that ends by itself
         line = _wait_for_line(serving, settings, stopping, nucleus)
@@ -98,7 +107,7 @@ def run(
             )
             stack.callback(transport.close)
         try:
-            assembly = _Assembly(configuration, serving, line, stopping, show, nucleus, transport, names, stack)
+            assembly = _Assembly(configuration, serving, spool, line, stopping, show, nucleus, transport, names, stack)
         except EdgeError as error:
             if transport is not None:
                 transport.start()
@@ -116,6 +125,7 @@ class _Assembly:
         self,
         configuration: Configuration,
         serving: Serving,
+        spool: Aside[Spool],
         line: str,
         stopping: threading.Event,
         show: Show | None,
@@ -135,8 +145,7 @@ class _Assembly:
         self._tick_at_s = 0.0
         spool_folder = Path(settings.state) / "spool"
         self._transport = transport
-        files_stay = settings.source.is_folder and settings.source.folder.after == "keep"
-        self._spool = Spool(spool_folder, settings.thing, settings.spool, remembers_all=files_stay)
+        self._spool = spool.result()
         stack.callback(self._spool.close)
         self._uploader = UploadSupervisor(settings.upload, spool_folder, self._backlog)
         stack.callback(self._uploader.close)

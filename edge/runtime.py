@@ -1,7 +1,7 @@
 """Which TFLite runtime runs the models: ai-edge-litert, else tflite-runtime, else TensorFlow."""
 
 import importlib
-import importlib.metadata
+import importlib.util
 from typing import Any
 
 from edge.errors import RuntimeMissingError
@@ -23,10 +23,11 @@ def load_interpreter() -> tuple[Any, str]:
         RuntimeMissingError: there is none.
     """
     for module, package in _RUNTIMES:
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+        top = module.partition(".")[0]
+        if importlib.util.find_spec(top) is None:
             continue
-        return importlib.import_module(module).Interpreter, f"{package} {version}"
+        interpreter = importlib.import_module(module).Interpreter
+        # Not by importlib.metadata: to import it takes as long as to import the runtime.
+        return interpreter, f"{package} {importlib.import_module(top).__version__}"
     names = ", ".join(package for _, package in _RUNTIMES)
     raise RuntimeMissingError(f"no TFLite runtime (want one of {names}): pip install -r edge/requirements.txt")

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import json
 import math
-import socket
+import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -186,7 +186,7 @@ def changes(old: InspectorSettings, new: InspectorSettings) -> dict[str, Any]:
 
 def default_thing() -> str:
     """The host's name in the form that topics take."""
-    name = socket.gethostname().split(".")[0]
+    name = os.uname().nodename.split(".")[0]
     return "".join(letter if THING.fullmatch(letter) else "-" for letter in name)[:128] or "device"
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -234,6 +235,14 @@ def test_a_run_that_ends_by_itself_does_not_wait_for_a_package(parts: Path, caps
     assert main(inspect(parts.parent / "none", parts, "--line", "tiny")) == 2
     assert f"no package at {parts.parent / 'none'}" in capsys.readouterr().err
     assert len(list(parts.iterdir())) == 7
+
+
+def test_a_run_that_could_not_start_lets_go_of_its_spool(package: Path, parts: Path) -> None:
+    assert main(inspect(parts.parent / "nowhere", parts, "--quiet")) == 2
+    assert gc.isenabled()
+    assert main(inspect(package, parts, "--quiet")) == 0
+    assert gc.isenabled()
+    assert len(results_in(parts.parent / "results.jsonl")) == 7
 
 
 def test_a_run_that_ended_in_order_says_stopped(package: Path, parts: Path) -> None:
