@@ -145,6 +145,33 @@ def test_numbers_go_on_without_a_gap_after_a_clean_end(opened: Callable[..., Spo
     assert again.gaps() == []
 
 
+def test_a_number_may_be_taken_before_its_result_is_put(opened: Callable[..., Spool]) -> None:
+    spool = opened()
+    early, late = spool.reserve(), spool.reserve()
+    assert spool.put(result("other")).result.sequence == late + 1
+    assert spool.flush(20)
+    assert [found.source_key for found in spool.unsent(False, 10)] == ["other"]
+    spool.put(replace(result("late"), sequence=late), reserved=True)
+    ticket = spool.put(replace(result("early"), sequence=early), reserved=True)
+    assert ticket.result.id == f"press-3-{early}"
+    assert spool.flush(20)
+    assert [found.source_key for found in spool.unsent(False, 10)] == ["early", "late", "other"]
+    assert spool.close()
+    again = opened()
+    assert again.next_sequence == late + 2
+    assert again.gaps() == []
+
+
+def test_a_number_whose_result_was_never_put_is_in_a_gap_after_the_next_start(opened: Callable[..., Spool]) -> None:
+    spool = opened()
+    spool.put(result("a"))
+    lost = spool.reserve()
+    assert spool.flush(20)
+    spool.close()
+    (gap,) = opened().gaps()
+    assert gap.first_sequence <= lost < gap.next_sequence
+
+
 def test_a_device_with_a_new_disk_does_not_begin_again_at_its_old_numbers(tmp_path: Path) -> None:
     old = Spool(tmp_path / "old", "press-3", FAST, wall_clock=lambda: 1_790_000_000.0)
     last = max(old.put(result(f"k{i}")).result.sequence for i in range(50))

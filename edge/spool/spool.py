@@ -105,9 +105,16 @@ class Spool:
 
     @property
     def next_sequence(self) -> int:
-        """The number that the next result will get, as long as nobody else puts one: the line hears it before `put`."""
+        """The number that is given out next."""
         with self._writer.lock:
             return self._writer.numbering.peek()
+
+    def reserve(self) -> int:
+        """Take the next number for a result that is put later: the line hears it before. Each must be put."""
+        with self._writer.lock:
+            sequence = self._writer.numbering.take()
+            self._writer.waiting.reserved.add(sequence)
+            return sequence
 
     def find(self, source_key: str) -> Result | None:
         """The result of an inspection with this source key: on disk, or still on its way there."""
@@ -118,18 +125,27 @@ class Spool:
             return entry.result
         return self._read(lambda connection: rows.find_result(connection, key, self._thing), None)
 
-    def put(self, result: Result, image: KeptImage | None = None) -> Ticket:
+    def put(self, result: Result, image: KeptImage | None = None, reserved: bool = False) -> Ticket:
         """Take a result in; never waits for the disk.
 
         A source key that is still on its way to the disk gets the ticket of the result that was there first.
 
         Args:
-            result: its `thing` and `sequence` are set here.
+            result: its `thing` is set here.
             image: to be stored with it.
+            reserved: its `sequence` is one that `reserve` gave; else the next is set.
 
         Raises:
             SpoolError: the spool is closed, or the image's suffix or sidecar cannot be stored.
         """
+        try:
+            return self._put(result, image, reserved)
+        finally:
+            if reserved:
+                with self._writer.lock:
+                    self._writer.waiting.reserved.discard(result.sequence)
+
+    def _put(self, result: Result, image: KeptImage | None, reserved: bool) -> Ticket:
         if image is not None:
             _check_image(image)
         writer = self._writer
@@ -141,7 +157,7 @@ class Spool:
             if earlier is not None:
                 writer.duplicates += 1
                 return self._ticket(earlier)
-            sequence = writer.numbering.take()
+            sequence = result.sequence if reserved else writer.numbering.take()
             numbered = replace(result, thing=self._thing, sequence=sequence)
             body = dump_result(numbered)
             size = OVERHEAD_BYTES + len(body) + (len(image.data) if image is not None else 0)

@@ -33,6 +33,7 @@ class Waiting:
         self._target_bytes = limit_bytes - limit_bytes // 8
         self.entries: dict[int, Entry] = {}
         self.keys: dict[str, Entry] = {}
+        self.reserved: set[int] = set()  # numbers of results that the line has heard and that will be put
         self.folded: list[FoldedCounts] = []
         self.dropped: Counter[str] = Counter()  # by class, as evicted on disk
         self.bytes = 0
@@ -76,7 +77,8 @@ class Waiting:
 
     def lowest(self, otherwise: int) -> int:
         """The lowest sequence whose result is not on disk."""
-        return next((sequence for sequence, entry in self.entries.items() if not entry.stored), otherwise)
+        held = next((sequence for sequence, entry in self.entries.items() if not entry.stored), otherwise)
+        return min(held, *self.reserved) if self.reserved else held
 
     def remove(self, entry: Entry) -> None:
         """Let an entry go."""

@@ -390,7 +390,7 @@ class Writer:
         """Leave the folder so that the next start goes on without a gap, if all is on disk."""
         try:
             if self.store is not None:
-                if not self.waiting.entries:
+                if not self.waiting.entries and not self.waiting.reserved:
                     self.numbering.close()
                 self.store.close()
         except (OSError, sqlite3.Error) as error:
