@@ -232,7 +232,8 @@ class _Assembly:
 
     def _on_turn(self, now_s: float) -> str | None:
         """What has to be looked after, many times a second; why the program must end, or None."""
-        self._outputs.heartbeat(time.time())
+        if self._inspector.pool.keeps_time:
+            self._outputs.heartbeat(time.time())
         if now_s < self._tick_at_s:
             return None
         self._tick_at_s = now_s + _TICK_S

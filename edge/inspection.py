@@ -36,9 +36,8 @@ class Ticket(Protocol):
 class ResultStore(Protocol):
     """What the loop needs of the spool."""
 
-    @property
-    def next_sequence(self) -> int:
-        """The number that the next result will get."""
+    def reserve(self) -> int:
+        """Take the next number, for a result that the line hears before it is put."""
 
     @property
     def is_full(self) -> bool:
@@ -47,8 +46,8 @@ class ResultStore(Protocol):
     def find(self, source_key: str) -> Result | None:
         """The result of a part that was inspected before."""
 
-    def put(self, result: Result, image: KeptImage | None = None) -> Ticket:
-        """Take a result; returns at once."""
+    def put(self, result: Result, image: KeptImage | None = None, reserved: bool = False) -> Ticket:
+        """Take a result; returns at once. `reserved`: it has a number of `reserve`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Pending:
     """A part between source and acknowledgement."""
 
     key: str  # the part's source key
-    part: Part
+    part: Part  # without its picture
     repeats: list[Part] = field(default_factory=list)  # the same part, offered again meanwhile
     ticket: Ticket | None = None  # None: no verdict yet, or its result could not be handed to the spool
     result: Result | None = None

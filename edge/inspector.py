@@ -1,8 +1,9 @@
 """The loop: part in, verdict out, result kept, part acknowledged; faults are counted and the loop goes on.
 
 Three kinds of threads meet here. The loop's own takes parts from the source, and acknowledges them once their results
-are on the disk. The pool's judge, tell the line at once and hand the result to the spool (`_deliver`). The spool's
-writer and the sender do the rest. Nothing on the way to a verdict waits for disk or network.
+are on the disk. The pool's judge and tell the line at once (`_tell`); the keeper's does what is slow after that and
+hands the result to the spool (`_keep`). The spool's writer and the sender do the rest. Nothing on the way to a verdict
+waits for disk or network; only the question whether a part was inspected before does, for a short time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -20,12 +20,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge.clock import Clock
+from edge.conclusion import conclude
+from edge.errors import ResultError
 from edge.inspection import Counts, Limits, Pending, ResultStore
+from edge.judge import failed
+from edge.keeping import Keeper
+from edge.lookup import Lookup
 from edge.part import Part, Source
 from edge.pool import JudgePool, Slot
 from edge.results import Result, canonical_key
 from edge.serving import Serving
-from edge.verdict import action_for
 
 if TYPE_CHECKING:
     from edge.line_output import Outputs
@@ -38,6 +42,9 @@ _WAIT_S = 0.05  # for a part, while others wait to be acknowledged
 _IDLE_S = 0.2  # for a part, when nothing waits
 _MARGIN = 0.05  # of the deadline, and at most
 _MARGIN_S = 0.005  # so much time is left for telling the line
+_FIND_SHARE = 0.25  # of the deadline, and at most
+_FIND_S = 0.25  # so long the spool may take to say whether a part was inspected before
+_KEEP_S = 10.0  # at the end, for images and results of the last parts
 _FAULT_WAIT_S = (0.1, 5.0)  # after a fault of the loop itself; doubles
 
 
@@ -56,8 +63,8 @@ class Inspector:
         workers: pictures judged at the same time.
         limits: deadline and bound.
         on_result: called in the loop's thread with every new result, in order.
-        on_judged: called in the pool's threads, one at a time, once the line and the spool have a part's result; with
-            whether its image is kept. Must return at once.
+        on_judged: called in the keeper's thread, once the line and the spool have a part's result; with whether its
+            image is kept. Must return at once.
         on_turn: called in the loop's thread, many times a second, with time.monotonic(); returns why the program
             must end, or None.
         stopping: set it, or call `stop`, to end after the parts in hand.
@@ -97,9 +104,11 @@ class Inspector:
         self._stopping = stopping or threading.Event()
         self._stuck_lock = threading.Lock()
         self._open: dict[str, Pending] = {}  # by source key, until acknowledged
-        self._given: deque[Pending] = deque()  # have a verdict; filled by the pool
+        self._given: deque[Pending] = deque()  # the line was told; filled by the keeper
         self._waiting: deque[Pending] = deque()  # for the disk
-        self.pool = JudgePool(serving.current, self._deliver, workers, self._check_stuck)
+        self._lookup = Lookup(store)
+        self._keeper = Keeper(self._keep, drops=not source.keeps_parts)
+        self.pool = JudgePool(serving.current, self._tell, workers, self._check_stuck, self._count_fault)
 
     @property
     def unacknowledged(self) -> int:
@@ -157,7 +166,7 @@ class Inspector:
         if len(self._open) >= self.limits.max_unacknowledged or self._store.is_full:
             self._await_disk()
             return False
-        return True
+        return self._keeper.wait_for_room(_WAIT_S)
 
     def _await_disk(self) -> None:
         """Wait a little for the oldest result to reach the disk, or to be judged at all."""
@@ -171,85 +180,62 @@ class Inspector:
         pending = self._open.get(key)
         if pending is not None:
             self.counts.repeated += 1
-            pending.repeats.append(_without_pixels(part))
+            pending.repeats.append(part.without_picture())
             return
-        try:
-            stored = self._store.find(key)
-        except Exception as error:  # noqa: BLE001  the part is here and needs a verdict in time
-            self._count_fault("find", error)
-            stored = None
+        stored = None if part.is_new else self._find(key)
         if stored is not None:
             self.counts.repeated += 1
             self._acknowledge(part, stored)
             return
-        pending = self._open[key] = Pending(key, part)
+        pending = self._open[key] = Pending(key, part.without_picture())
         margin_s = min(_MARGIN_S, _MARGIN * self.limits.deadline_ms / 1e3)
         self.pool.submit(part, part.started_s + self.limits.deadline_ms / 1e3 - margin_s, pending)
+
+    def _find(self, key: str) -> Result | None:
+        """The result of a part that was inspected before, if the spool says so in time.
+
+        If it does not, the part is judged: a verdict in time matters more than a second one for the same part, which
+        the spool does not take when it knows a first.
+        """
+        try:
+            return self._lookup.find(key, min(_FIND_S, _FIND_SHARE * self.limits.deadline_ms / 1e3))
+        except Exception as error:  # noqa: BLE001  the part is here and needs a verdict in time
+            self._count_fault("find", error)
+            return None
 
     def _check_stuck(self, part: Part, pixels: np.ndarray) -> str | None:
         with self._stuck_lock:
             return self.stuck.check(pixels, part.view or "")
 
-    def _deliver(self, slot: Slot) -> None:
-        """Tell the line, keep the image, hand the result to the spool. Runs in the pool's threads, one at a time."""
-        pending: Pending = slot.tag
-        image: KeptImage | None = None
+    def _tell(self, slot: Slot) -> None:
+        """Tell the line, and nothing else. Runs in the pool's threads, one at a time."""
+        sequence, synced = self._store.reserve(), self._clock.synced()
         try:
-            result = self._result(slot)
-            self._guarded("output", lambda: self._outputs.signal(result))
-            # The line knows: from here on nothing is urgent.
-            image = self._guarded("review", lambda: self.review.keep(result, slot.part, time.monotonic()))
+            result = conclude(slot, sequence, self._thing, self._line, synced)
+        except ResultError as error:
+            self._count_fault("result", error)
+            slot.judgement = failed("internal", f"{slot.part.name}: {error}")
+            result = conclude(slot, sequence, self._thing, self._line, synced)
+        self._guarded("output", lambda: self._outputs.signal(result))
+        self._keeper.add(slot, result)
+
+    def _keep(self, slot: Slot, result: Result) -> None:
+        """Keep the image, hand the result to the spool. Runs in the keeper's thread, after the line was told."""
+        pending: Pending = slot.tag
+        image = self._guarded("review", lambda: self.review.keep(result, slot.part, time.monotonic()))
+        try:
             if slot.part.data is not None:
                 result = dataclasses.replace(result, image_sha256=hashlib.sha256(slot.part.data).hexdigest())
             pending.statistics = slot.judgement.statistics if slot.judgement is not None else None
-            pending.ticket = self._store.put(result, image)
+            pending.ticket = self._store.put(result, image, reserved=True)
             pending.result = pending.ticket.result
             pending.package = slot.served.digest if slot.served is not None else None
         except Exception as error:  # noqa: BLE001  this part has no stored result; the next ones will
             self._count_fault("store", error)
         judged, on_judged = pending.result, self._on_judged
         if judged is not None and on_judged is not None:
-            kept = image is not None
-            self._guarded("shadow", lambda: on_judged(slot, judged, kept))
-        pending.part = _without_pixels(pending.part)
+            self._guarded("shadow", lambda: on_judged(slot, judged, image is not None))
         self._given.append(pending)
-
-    def _result(self, slot: Slot) -> Result:
-        part, judgement, served = slot.part, slot.judgement, slot.served
-        assert judgement is not None
-        contract = served.contract if served is not None else None
-        now_s, latency = time.monotonic(), judgement.latency
-        stages = {
-            "queue": (slot.begun_s or now_s) - part.started_s,
-            "decode": latency.decode_s,
-            "preprocess": latency.preprocess_s,
-            "detect": latency.detect_s,
-            "total": now_s - part.started_s,
-        }
-        return Result(
-            thing=self._thing,
-            sequence=self._store.next_sequence,
-            source_key=part.source_key,
-            line=self._line or (contract.line if contract is not None else ""),
-            captured_at=part.captured_at if math.isfinite(part.captured_at) else time.time(),
-            clock_synced=self._clock.synced(),
-            verdict=judgement.verdict,
-            action=action_for(judgement.verdict, contract.operating_point if contract is not None else None),
-            score=judgement.score,
-            probability=judgement.probability,
-            label=judgement.label,
-            error=judgement.code,
-            detail=judgement.reason,
-            package=contract.version if contract is not None else "",
-            operating_point=contract.operating_point.id if contract is not None else "",
-            artifact=contract.artifact.kind if contract is not None else "",
-            runtime=served.runtime if served is not None else "",
-            part_id=part.part_id,
-            lot=part.lot,
-            station=part.station,
-            view=part.view,
-            latency_ms={name: round(seconds * 1e3, 3) for name, seconds in stages.items()},
-        )
 
     def _collect(self) -> None:
         """Show new results; acknowledge those on the disk."""
@@ -300,6 +286,7 @@ class Inspector:
     def _finish(self) -> None:
         """Give the parts in hand their verdicts, and acknowledge what reaches the disk."""
         self.pool.drain(self.limits.deadline_ms / 1e3 + 1.0)
+        self._keeper.close(_KEEP_S)
         end_s = time.monotonic() + 5.0
         self._guarded("collect", self._collect)
         while self._waiting and time.monotonic() < end_s:
@@ -310,9 +297,5 @@ class Inspector:
             self._guarded("collect", self._collect)
             if len(self._waiting) == before:  # done but not durable: the disk refuses
                 break
+        self._lookup.close()
         self.pool.close()
-
-
-def _without_pixels(part: Part) -> Part:
-    """The part for its acknowledgement: many wait when the disk is slow, and pictures are large."""
-    return dataclasses.replace(part, data=None, frame=None)

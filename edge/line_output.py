@@ -1,8 +1,8 @@
 """Outputs for the line: what a controller or a sorting gate gets of each verdict, and a heartbeat.
 
-The heartbeat is called by the inspector's loop, so it stops when the loop hangs, and it drops when the program stops
-or dies: a controller that watches it never takes an old signal for a new one. Signals are for the moment; the record
-of a verdict is its result in the spool.
+The heartbeat is called by the inspector's loop while the pool keeps its deadlines, so it stops when either hangs, and
+it drops when the program stops or dies: a controller that watches it never takes an old signal for a new one. Signals
+are for the moment; the record of a verdict is its result in the spool.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -27,6 +27,16 @@ class Part:
     station: str | None = None
     view: str | None = None
     handle: object = None  # the source's own
+    is_new: bool = False  # its key is made for it: nobody can have inspected it before
+
+    @property
+    def bytes(self) -> int:
+        """What its picture takes in memory."""
+        return (len(self.data) if self.data is not None else 0) + (self.frame.nbytes if self.frame is not None else 0)
+
+    def without_picture(self) -> Part:
+        """The part without what takes memory: for its acknowledgement, when many wait for the disk."""
+        return replace(self, data=None, frame=None)
 
 
 @dataclass(frozen=True)

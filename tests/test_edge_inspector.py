@@ -2,9 +2,11 @@
 
 import dataclasses
 import io
+import itertools
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,8 @@ from golden_package import make_package
 from inspecting import BAD, GOOD, Limits, Rig, part, picture, slow, wait_until
 from PIL import Image
 
+import edge.judge
+import edge.keeping
 import edge.pool
 from edge.contract import InputGuard, OperatingPoint, Range
 from edge.results import Result
@@ -213,20 +217,22 @@ class Disk:
 
     def __init__(self) -> None:
         self.tickets: list[SlowTicket] = []
+        self.reserved = 0
         self.refuses = False
         self.is_full = False
 
-    @property
-    def next_sequence(self) -> int:
-        return len(self.tickets)
+    def reserve(self) -> int:
+        self.reserved += 1
+        return self.reserved - 1
 
     def find(self, source_key: str) -> Result | None:
         return None
 
-    def put(self, result: Result, image: object = None) -> "SlowTicket":
+    def put(self, result: Result, image: object = None, reserved: bool = False) -> "SlowTicket":
+        assert reserved
         if self.refuses:
             raise OSError(5, "Input/output error")
-        self.tickets.append(SlowTicket(dataclasses.replace(result, sequence=len(self.tickets))))
+        self.tickets.append(SlowTicket(result))
         return self.tickets[-1]
 
 
@@ -548,3 +554,222 @@ def test_shorter_deadlines_are_taken_up_while_parts_are_inspected(tmp_path: Path
     wait_until(lambda: len(rig.results) == 2)
     rig.end()
     assert rig.errors == [None, "deadline"]
+
+
+def test_a_slow_image_holds_up_no_verdict_and_what_is_stored_is_what_the_line_heard(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, serving, limits=Limits(deadline_ms=60_000))
+    release = threading.Event()
+    monkeypatch.setattr(rig.inspector.review, "keep", lambda *what: release.wait(30) and None)
+    rig.start()
+    rig.source.waiting.extend(part(n, data=picture(n, BAD if n == 1 else GOOD)) for n in range(5))
+    wait_until(lambda: len(rig.output.heard) == 5)
+    assert rig.results == []  # nothing is kept yet
+    release.set()
+    wait_until(lambda: len(rig.source.acknowledged) == 5)
+    rig.end()
+    assert [(one.id, one.verdict) for one in rig.results] == [(one.id, one.verdict) for one in rig.output.heard]
+    assert [result.source_key for result in rig.results] == [f"part-{n}" for n in range(5)]
+    assert len({result.id for result in rig.results}) == 5
+
+
+def test_a_pass_that_the_line_would_hear_after_its_deadline_is_an_error(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, serving, [part(0), part(1)], workers=2, limits=Limits(deadline_ms=300))
+    hear = rig.output.signal
+
+    def signal(result: Result, alarm: bool) -> None:
+        hear(result, alarm)
+        if result.source_key == "part-0":
+            time.sleep(0.6)  # meanwhile the second is judged, and its deadline passes
+
+    monkeypatch.setattr(rig.output, "signal", signal)
+    rig.run()
+    assert [(one.verdict, one.error) for one in rig.output.heard] == [("pass", None), ("error", "deadline")]
+    assert rig.output.heard[1].action == "reject"
+    assert [(one.id, one.verdict) for one in rig.results] == [(one.id, one.verdict) for one in rig.output.heard]
+    assert rig.inspector.pool.late == 1
+
+
+def test_a_part_with_a_longer_deadline_does_not_hold_up_the_one_behind_it(tmp_path: Path, serving: Serving) -> None:
+    release = threading.Event()
+    slow(serving, lambda pixels: release.wait(30) and None)
+    rig = Rig(tmp_path, serving, limits=Limits(deadline_ms=60_000))
+    rig.start()
+    rig.source.waiting.append(part(0))
+    wait_until(lambda: rig.inspector.pool.in_hand == 1)
+    rig.inspector.limits = Limits(deadline_ms=200)
+    rig.source.waiting.append(part(1))
+    wait_until(lambda: len(rig.output.heard) == 2)
+    assert not release.is_set()
+    release.set()
+    rig.end()
+    assert rig.errors == ["deadline", "deadline"]
+    assert rig.output.heard[1].latency_ms["total"] < 5000
+
+
+def test_a_decoder_that_hangs_gives_an_error_by_the_deadline(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, decode = threading.Event(), edge.judge.decode_file
+
+    def hangs(data: bytes, *more: object) -> object:
+        release.wait(30)
+        return decode(data, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(edge.judge, "decode_file", hangs)
+    rig = Rig(tmp_path, serving, [part(0), part(1)], limits=Limits(deadline_ms=200))
+    rig.start()
+    wait_until(lambda: len(rig.output.heard) == 2)
+    assert not release.is_set()
+    assert [(one.verdict, one.error, one.action) for one in rig.output.heard] == [("error", "deadline", "reject")] * 2
+    release.set()
+    wait_until(lambda: rig.inspector.pool.late == 1)  # the second was never begun
+    rig.source.waiting.append(part(2))
+    wait_until(lambda: len(rig.source.acknowledged) == 3)
+    rig.end()
+    assert rig.errors == ["deadline", "deadline", None]
+
+
+def test_a_hanging_worker_keeps_no_pictures_of_parts_whose_deadline_passed(tmp_path: Path, serving: Serving) -> None:
+    release = threading.Event()
+    slow(serving, lambda pixels: release.wait(30) and None)
+    rig = Rig(tmp_path, serving, keeps_parts=False, limits=Limits(deadline_ms=30))
+    rig.start()
+    frames: list[weakref.ref[np.ndarray]] = []
+    for number in range(30):
+        frame = GOOD.copy()
+        frame[0, 0] = number
+        frames.append(weakref.ref(frame))
+        rig.source.waiting.append(part(number, frame=frame))
+        del frame
+    wait_until(lambda: len(rig.results) == 30)
+    wait_until(lambda: sum(frame() is not None for frame in frames) <= 2, 5.0)  # of the part it hangs on, and the last
+    release.set()
+    rig.end()
+    assert set(rig.errors) == {"deadline"}
+
+
+def test_a_watchdog_that_cannot_start_a_substitute_goes_on_and_tries_again(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.pool, "_STUCK_S", 0.05)
+    monkeypatch.setattr(edge.pool, "_LOOK_S", 0.05)
+    release = threading.Event()
+    slow(serving, lambda pixels: release.wait(30) and None)
+    rig = Rig(tmp_path, serving, keeps_parts=False, limits=Limits(deadline_ms=60))
+    pool = rig.inspector.pool
+    start, refusals = pool._start_worker, []
+
+    def refuses(number: int) -> threading.Thread:
+        if len(refusals) < 5:
+            refusals.append(number)
+            raise RuntimeError("can't start new thread")
+        release.set()
+        return start(number)
+
+    monkeypatch.setattr(pool, "_start_worker", refuses)
+    rig.start()
+    rig.source.waiting.extend(part(n) for n in range(4))
+    wait_until(lambda: len(rig.results) == 4)
+    wait_until(lambda: pool.substitutes == 1)
+    rig.source.waiting.append(part(4))
+    wait_until(lambda: len(rig.results) == 5)
+    assert pool.keeps_time
+    rig.end()
+    assert rig.errors[0] == "deadline"
+    assert rig.inspector.counts.faults["substitute"] == 5
+
+
+def test_a_fault_of_the_watchdog_is_counted_and_deadlines_hold(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(serving, lambda pixels: time.sleep(0.5))
+    rig = Rig(tmp_path, serving, [part(0)], limits=Limits(deadline_ms=100))
+    real, calls = serving.current, []
+
+    def breaks_once() -> object:
+        calls.append(threading.current_thread().name)
+        if calls.count("deadline") == 1 and calls[-1] == "deadline":
+            raise MemoryError("no room")
+        return real()
+
+    monkeypatch.setattr(rig.inspector.pool, "_current", breaks_once)
+    rig.run()
+    assert rig.errors == ["deadline"]
+    assert rig.inspector.counts.faults == {"watchdog": 1}
+
+
+def test_the_pool_says_when_nobody_keeps_the_time(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.pool, "_DEAD_S", 0.1)
+    monkeypatch.setattr(edge.pool, "_LOOK_S", 0.02)
+    rig = Rig(tmp_path, serving, limits=Limits(deadline_ms=50))
+    release = threading.Event()
+    monkeypatch.setattr(rig.output, "signal", lambda result, alarm: release.wait(30))  # an output that hangs
+    rig.start()
+    wait_until(lambda: rig.inspector.pool.keeps_time)
+    rig.source.waiting.append(part(0))
+    wait_until(lambda: not rig.inspector.pool.keeps_time)
+    release.set()
+    wait_until(lambda: rig.inspector.pool.keeps_time)
+    rig.end()
+    monkeypatch.setattr(rig.inspector.pool, "_closed", False)
+    assert not rig.inspector.pool.keeps_time  # the watchdog has ended
+
+
+@pytest.mark.parametrize("keeps_parts", [True, False])
+def test_pictures_that_wait_to_be_kept_are_bounded(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch, keeps_parts: bool
+) -> None:
+    monkeypatch.setattr(edge.keeping, "MOST_BYTES", 2 * GOOD.nbytes)
+    parts = [part(n, frame=np.roll(BAD, n, axis=1)) for n in range(20)]
+    rig = Rig(tmp_path, serving, keeps_parts=keeps_parts, limits=Limits(60_000), review=ReviewSettings())
+    release, keep = threading.Event(), rig.inspector.review.keep
+    monkeypatch.setattr(rig.inspector.review, "keep", lambda *what: keep(*what) if release.wait(30) else None)
+    rig.start()
+    rig.source.waiting.extend(parts)
+    if keeps_parts:
+        time.sleep(0.5)
+        assert rig.source.taken < 8  # the others stay in the folder
+    else:
+        wait_until(lambda: len(rig.output.heard) == 20)  # a camera's all get their verdicts
+    release.set()
+    wait_until(lambda: len(rig.source.acknowledged) == 20)
+    images = sum(rig.inspector.review.counts.kept.values())
+    rig.end()
+    assert images == 20 if keeps_parts else images < 5
+    assert len(rig.results) == 20
+
+
+def test_a_part_is_judged_when_the_spool_does_not_say_in_time_whether_it_knows_it(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, serving, limits=Limits(deadline_ms=2000))
+    release = threading.Event()
+    monkeypatch.setattr(rig.spool, "find", lambda key: release.wait(30) and None)  # a card that does not answer
+    turns: list[float] = []
+    rig.inspector._on_turn = lambda now_s: turns.append(now_s)
+    rig.start()
+    rig.source.waiting.extend(part(n) for n in range(5))
+    wait_until(lambda: len(rig.output.heard) == 5)
+    assert not release.is_set()
+    release.set()
+    rig.end()
+    assert rig.errors == [None] * 5
+    assert max(later - earlier for earlier, later in itertools.pairwise(turns)) < 2.0  # the heart beats on
+    assert rig.inspector.counts.faults["find"] >= 1
+
+
+def test_the_spool_is_not_asked_for_parts_whose_keys_are_new(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, serving, [part(0, is_new=True), part(1)])
+    asked: list[str] = []
+    monkeypatch.setattr(rig.spool, "find", asked.append)
+    rig.run()
+    assert asked == ["part-1"]
+    assert rig.errors == [None, None]

@@ -82,14 +82,17 @@ class Nowhere:
             """At once."""
             return True
 
-    next_sequence = 1
     is_full = False
+
+    def reserve(self) -> int:
+        """Any number."""
+        return 1
 
     def find(self, source_key: str) -> None:
         """Nothing was stored."""
         return None
 
-    def put(self, result: Result, image: Any = None) -> "Nowhere.Ticket":
+    def put(self, result: Result, image: Any = None, reserved: bool = False) -> "Nowhere.Ticket":
         """Take it, and forget it."""
         return Nowhere.Ticket(result)
 

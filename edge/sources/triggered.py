@@ -156,6 +156,7 @@ class TriggeredSource:
             station=message.station or self._settings.station or None,
             view=message.view or self._settings.view or None,
             handle=replace(trigger, message=replace(message, image=None)),  # kept until the result is durable
+            is_new=message.id is None,
         )
 
 
