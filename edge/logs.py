@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from edge.printing import Printer
 from edge.redaction import redact
 
 _BURST = 5  # lines of one kind that pass at once
@@ -61,7 +62,7 @@ class RateLimit(logging.Filter):
         return True
 
 
-def set_up_logs(level: str, stream: TextIO | None = None) -> None:
+def set_up_logs(level: str, stream: TextIO | Printer | None = None) -> None:
     """Send the logs of this process to a stream, by default stdout.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from edge.assembly import LOST, Show, run
 from edge.configuration import Configuration
 from edge.errors import NucleusError, SettingsError
 from edge.logs import set_up_logs
+from edge.printing import Printer
 from edge.redaction import redact
 from edge.results import Result, dump_result
 from edge.settings import DEFAULT_STATE, read_file, set_value
@@ -27,6 +27,7 @@ from edge.transports.opening import parse_sink
 if TYPE_CHECKING:
     from edge.transports.nucleus import Nucleus
 
+_DRAIN_S = 5.0  # for the last lines, when somebody reads them
 _FLAGS = {
     "source": "source.uri",
     "cert": "mqtt.certificate",
@@ -51,25 +52,26 @@ def inspect(options: argparse.Namespace) -> int:
         EdgeError: the settings have faults, or something cannot be opened as they say.
         OSError: the state folder cannot be used.
     """
-    set_up_logs("warning", sys.stderr)
+    shown = options.json or ((sys.stdout.isatty() or options.once) and not options.quiet)
+    printer, errors = Printer(sys.stdout, warn=shown), Printer(sys.stderr, warn=False)
+    set_up_logs("warning", errors)
     stopping = _stop_on_signals()
     try:
         configuration, nucleus = _configure(options, stopping)
         if configuration is None:
             return 0
-        shown = options.json or ((sys.stdout.isatty() or options.once) and not options.quiet)
-        if shown:
-            set_up_logs("warning", sys.stderr)  # stdout is for verdicts
-        else:
-            set_up_logs(configuration.settings.log_level)
-        done = run(configuration, stopping, _show(options.json) if shown else None, nucleus)
+        if not shown:  # else stdout is for verdicts
+            set_up_logs(configuration.settings.log_level, printer)
+        done = run(configuration, stopping, _show(options.json, printer) if shown else None, nucleus)
+        if shown and not options.quiet:
+            (errors if options.json else printer).write(redact(f"{done.summary}\n"))
+        return done.status
     except NucleusError as error:
-        print(redact(f"edge: {error}"), file=sys.stderr)
+        errors.write(redact(f"edge: {error}\n"))
         return LOST
-    if shown and not options.quiet:
-        with contextlib.suppress(OSError):  # nobody reads any more
-            print(redact(done.summary), file=sys.stderr if options.json else sys.stdout, flush=True)
-    return done.status
+    finally:
+        printer.drain(_DRAIN_S)
+        errors.drain(_DRAIN_S)
 
 
 def _configure(options: argparse.Namespace, stopping: threading.Event) -> tuple[Configuration | None, Nucleus | None]:
@@ -151,14 +153,11 @@ def _stop_on_signals() -> threading.Event:
     return stopping
 
 
-def _show(as_json: bool) -> Show:
-    """Prints results; when whoever reads them is gone, inspection goes on."""
+def _show(as_json: bool, printer: Printer) -> Show:
+    """Prints results; when whoever reads them is gone or does not read, inspection goes on."""
     colour = sys.stdout.isatty()
 
     def show(result: Result, name: str) -> None:
-        try:
-            print(dump_result(result) if as_json else verdict_line(result, name, colour), flush=True)
-        except OSError:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  stays for the rest of the program
+        printer.write((dump_result(result) if as_json else verdict_line(result, name, colour)) + "\n")
 
     return show

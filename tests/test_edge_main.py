@@ -1,5 +1,6 @@
 """The device's command line: inspecting, verdicts of files, self-test, benchmark."""
 
+import contextlib
 import errno
 import fcntl
 import gc
@@ -21,6 +22,7 @@ from inspecting import BAD, GOOD, picture, wait_until
 from small_disk import mount, remount, unmount
 
 import edge.assembly
+import edge.printing
 import edge.spool.eviction
 from edge.__main__ import main
 from edge.assembly import run
@@ -29,6 +31,7 @@ from edge.contract import InputGuard, Range
 from edge.errors import TransportError
 from edge.judge import judge_file
 from edge.package import open_package
+from edge.printing import Printer
 from edge.results import Result, parse_result
 from edge.transports.files import FileTransport
 from edge.transports.interface import OnMessage, TransportState
@@ -518,6 +521,53 @@ def test_nobody_reading_the_verdicts_stops_nothing(package: Path, parts: Path) -
     process.stdout.close()
     assert process.wait(60) == 0
     assert len(results_in(parts.parent / "results.jsonl")) == 7
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe that takes nothing more, as of a journal that stands still; its ends to read from and to write to."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writes, b"\n" * 4096)
+    os.set_blocking(writes, True)
+    return reads, writes
+
+
+@pytest.mark.parametrize("flag", ["--json", "--quiet"])
+def test_a_pipe_that_nobody_drains_stops_nothing(package: Path, parts: Path, flag: str) -> None:
+    reads, writes = full_pipe()
+    command = [sys.executable, "-m", "edge", *inspect(package, parts, flag)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    process = subprocess.Popen(command, stdout=writes, stderr=subprocess.DEVNULL, env=environment)
+    assert process.wait(60) == 0
+    os.close(reads)
+    os.close(writes)
+    assert len(results_in(parts.parent / "results.jsonl")) == 7
+    assert not [path for path in parts.iterdir() if path.is_file()]
+
+
+def test_lines_that_nobody_takes_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    reads, writes = full_pipe()
+    with os.fdopen(writes, "w") as stream:
+        printer = Printer(stream)
+        for number in range(edge.printing.MOST_LINES + 100):
+            printer.write(f"line {number}\n")
+        assert 50 < printer.dropped <= 100  # the first lines are with the thread that writes
+        assert [record.message.partition(" ")[0] for record in caplog.records] == ["event=lines_dropped"]
+        assert not printer.drain(0.05)
+        read = b""
+        while b"line 0\n" not in read:
+            read += os.read(reads, 1 << 20)
+        while not printer.drain(0.01):
+            read += os.read(reads, 1 << 20)
+        printer.write("the last\n")
+        while not read.endswith(b"the last\n"):
+            read += os.read(reads, 1 << 20)
+        lines = read.decode().split()
+        numbers = [int(word) for word in lines if word.isdecimal()]
+        assert numbers == list(range(edge.printing.MOST_LINES + 100 - printer.dropped))
+    os.close(reads)
 
 
 def test_the_inspectors_version_is_the_projects() -> None:
