@@ -16,6 +16,7 @@ from edge.aside import Aside
 from edge.configuration import Configuration
 from edge.errors import EdgeError, PackageError
 from edge.figures import Figures
+from edge.in_hand import InHand
 from edge.inspection import Limits, Pending
 from edge.inspector import Inspector
 from edge.line_output import open_outputs
@@ -168,6 +169,9 @@ class _Assembly:
             stack.callback(self._shadow.close)
         self._follow_package()
         self._spool.sends_from_memory = not self._source.keeps_parts
+        in_hand = InHand(Path(settings.state)) if self._source.keeps_parts else None
+        if in_hand is not None:
+            stack.callback(in_hand.close)
         self._inspector = Inspector(
             self._source,
             serving,
@@ -183,6 +187,7 @@ class _Assembly:
             on_turn=self._on_turn,
             stopping=stopping,
             on_judged=self._shadow.judged if self._shadow is not None else None,
+            in_hand=in_hand,
         )
         parts = Parts(
             serving,

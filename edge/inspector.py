@@ -32,6 +32,7 @@ from edge.results import Result, canonical_key
 from edge.serving import Serving
 
 if TYPE_CHECKING:
+    from edge.in_hand import InHand
     from edge.line_output import Outputs
     from edge.review import ReviewPolicy, StuckCamera
     from edge.spool.images import KeptImage
@@ -68,6 +69,7 @@ class Inspector:
         on_turn: called in the loop's thread, many times a second, with time.monotonic(); returns why the program
             must end, or None.
         stopping: set it, or call `stop`, to end after the parts in hand.
+        in_hand: notes of the parts that are judged, for a source that keeps its parts.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Inspector:
         on_turn: Callable[[float], str | None] | None = None,
         on_judged: Callable[[Slot, Result, bool], None] | None = None,
         stopping: threading.Event | None = None,
+        in_hand: InHand | None = None,
     ) -> None:
         self.counts = Counts()
         self.limits = limits or Limits()
@@ -108,7 +111,7 @@ class Inspector:
         self._waiting: deque[Pending] = deque()  # for the disk
         self._lookup = Lookup(store)
         self._keeper = Keeper(self._keep, drops=not source.keeps_parts)
-        self.pool = JudgePool(serving.current, self._tell, workers, self._check_stuck, self._count_fault)
+        self.pool = JudgePool(serving.current, self._tell, workers, self._check_stuck, self._count_fault, in_hand)
 
     @property
     def unacknowledged(self) -> int:

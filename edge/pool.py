@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.in_hand import InHand
 from edge.judge import Judgement, failed, judge_part
 from edge.part import Part
 from edge.served import Served
@@ -57,6 +58,7 @@ class JudgePool:
         workers: int = 1,
         check: PartCheck | None = None,
         on_fault: Callable[[str, Exception], None] | None = None,
+        in_hand: InHand | None = None,
     ) -> None:
         """Start the threads.
 
@@ -67,11 +69,13 @@ class JudgePool:
             workers: parts that are judged at the same time.
             check: says why a picture is no new one.
             on_fault: called with faults of the pool itself, and where.
+            in_hand: where to note parts that come again when the process ends; None: no part does.
         """
         self._current = current
         self._tell = tell
         self._check = check
         self._on_fault = on_fault
+        self._in_hand = in_hand
         self._lock = threading.Lock()
         self._there = threading.Condition(self._lock)  # a part waits for a worker, or there will be no more
         self._room = threading.Condition(self._lock)  # the line was told of a part
@@ -161,6 +165,8 @@ class JudgePool:
             slot = self._busy[number] = self._todo.popleft()
             slot.begun_s = time.monotonic()
         judgement, served = self._judge(slot.part, number)
+        if self._in_hand is not None:
+            self._in_hand.end(number)
         self._complete(slot, judgement, served)
         with self._lock:
             del self._busy[number]
@@ -173,6 +179,9 @@ class JudgePool:
                 return failed(*part.fault), served
             if served is None:
                 return failed("model", f"{part.name}: no good model package is here; see the health message"), None
+            refused = self._in_hand.begin(number, part.source_key) if self._in_hand is not None else None
+            if refused is not None:
+                return failed("poison", f"{part.name}: {refused}"), served
             check = self._check
             frame_check = None if check is None else lambda pixels: check(part, pixels)
             return judge_part(part, served.contract, served.detector(number), frame_check), served
