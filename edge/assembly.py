@@ -350,4 +350,4 @@ def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _limits(settings: InspectorSettings) -> Limits:
-    return Limits(settings.deadline_ms, settings.max_unacknowledged)
+    return Limits(settings.deadline_ms, settings.max_unacknowledged, settings.max_pixels)

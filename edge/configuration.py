@@ -13,7 +13,15 @@ from edge.settings import InspectorSettings, changes, read_file, read_settings
 _log = logging.getLogger(__name__)
 
 # What is taken up while parts are inspected. The rest decides which threads, files and connections there are.
-LIVE = ("deadline_ms", "max_unacknowledged", "metrics_every_s", "health_every_s", "log_level", "output.alarm_after")
+LIVE = (
+    "deadline_ms",
+    "max_unacknowledged",
+    "max_pixels",
+    "metrics_every_s",
+    "health_every_s",
+    "log_level",
+    "output.alarm_after",
+)
 LIVE_TABLES = ("review.",)
 
 

@@ -2,6 +2,7 @@
 
 EdgeError
 ├── ImageError           an image cannot be decoded or is not what a camera gives
+│   └── PictureSizeError     it has more pixels than are allowed
 ├── ContractError        a contract is of another version, or data or a model does not fit it
 ├── PackageError         a model package is incomplete or was changed after it was made
 ├── SettingsError        the inspector's settings have faults
@@ -27,6 +28,10 @@ class EdgeError(Exception):
 
 class ImageError(EdgeError):
     """An image cannot be decoded or is not what a camera gives."""
+
+
+class PictureSizeError(ImageError):
+    """A picture has more pixels than are allowed, or none."""
 
 
 class ContractError(EdgeError):

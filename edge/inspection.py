@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from edge.part import Part
+from edge.preprocess import MAX_PIXELS
 from edge.results import Result
 from edge.statistics import ImageStatistics
 
@@ -56,6 +57,7 @@ class Limits:
 
     deadline_ms: float = 2000.0
     max_unacknowledged: int = 500
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass

@@ -192,7 +192,8 @@ class Inspector:
             return
         pending = self._open[key] = Pending(key, part.without_picture())
         margin_s = min(_MARGIN_S, _MARGIN * self.limits.deadline_ms / 1e3)
-        self.pool.submit(part, part.started_s + self.limits.deadline_ms / 1e3 - margin_s, pending)
+        deadline_s = part.started_s + self.limits.deadline_ms / 1e3 - margin_s
+        self.pool.submit(part, deadline_s, pending, self.limits.max_pixels)
 
     def _find(self, key: str) -> Result | None:
         """The result of a part that was inspected before, if the spool says so in time.

@@ -9,9 +9,9 @@ import numpy as np
 
 from edge.contract import Contract, InputGuard
 from edge.detector import Detector
-from edge.errors import ContractError, ImageError, ScoreError
+from edge.errors import ContractError, ImageError, PictureSizeError, ScoreError
 from edge.part import Part
-from edge.preprocess import Prepared, decode_file, finish, prepare_frame
+from edge.preprocess import MAX_PIXELS, Prepared, decode_file, finish, prepare_frame
 from edge.statistics import ImageStatistics, picture_statistics
 from edge.verdict import Verdict, check_guard, decide, likeliest_type, probability_bad
 
@@ -50,7 +50,13 @@ def failed(code: str, reason: str, latency: Latency | None = None) -> Judgement:
     return Judgement("error", None, None, None, reason, latency or Latency(), code)
 
 
-def judge_part(part: Part, contract: Contract, detector: Detector, check: FrameCheck | None = None) -> Judgement:
+def judge_part(
+    part: Part,
+    contract: Contract,
+    detector: Detector,
+    check: FrameCheck | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Judgement:
     """Judge a part from any source.
 
     Args:
@@ -58,6 +64,7 @@ def judge_part(part: Part, contract: Contract, detector: Detector, check: FrameC
         contract: of the open package.
         detector: of the same package.
         check: says why a picture is no new one (a stuck camera).
+        max_pixels: a file with a larger picture is not decoded.
 
     Raises:
         ContractError: the detector belongs to another package.
@@ -67,12 +74,17 @@ def judge_part(part: Part, contract: Contract, detector: Detector, check: FrameC
     if part.frame is not None:
         return judge_frame(part.frame, contract, detector, part.name, check)
     if part.data is not None:
-        return judge_file(part.data, contract, detector, part.name, check)
+        return judge_file(part.data, contract, detector, part.name, check, max_pixels)
     return failed("source", f"{part.name}: the source gave neither a picture nor a fault")
 
 
 def judge_file(
-    data: bytes, contract: Contract, detector: Detector, where: str = "image", check: FrameCheck | None = None
+    data: bytes,
+    contract: Contract,
+    detector: Detector,
+    where: str = "image",
+    check: FrameCheck | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Judgement:
     """Judge an image file.
 
@@ -85,13 +97,16 @@ def judge_file(
         detector: of the same package.
         where: name of the file, for messages.
         check: says why a picture is no new one (a stuck camera).
+        max_pixels: a larger picture is not decoded.
 
     Raises:
         ContractError: the detector belongs to another package.
     """
     start = time.perf_counter()
     try:
-        decoded = decode_file(data, contract.input, where)
+        decoded = decode_file(data, contract.input, where, max_pixels)
+    except PictureSizeError as error:
+        return failed("pixels", str(error), Latency(time.perf_counter() - start))
     except ImageError as error:
         return failed("decode", str(error), Latency(time.perf_counter() - start))
     after_decode = time.perf_counter()

@@ -20,6 +20,7 @@ import numpy as np
 from edge.in_hand import InHand
 from edge.judge import Judgement, failed, judge_part
 from edge.part import Part
+from edge.preprocess import MAX_PIXELS
 from edge.served import Served
 
 _log = logging.getLogger(__name__)
@@ -37,12 +38,13 @@ _DEAD_S = 5.0  # without a look of the watchdog, or with a part that long overdu
 class Slot:
     """One part on its way to its verdict."""
 
-    __slots__ = ("begun_s", "deadline_s", "judgement", "part", "served", "tag")
+    __slots__ = ("begun_s", "deadline_s", "judgement", "max_pixels", "part", "served", "tag")
 
-    def __init__(self, part: Part, deadline_s: float, tag: Any = None) -> None:
+    def __init__(self, part: Part, deadline_s: float, tag: Any = None, max_pixels: int = MAX_PIXELS) -> None:
         self.part = part
         self.deadline_s = deadline_s  # time.monotonic() by which the verdict must be given
         self.tag = tag  # the submitter's own
+        self.max_pixels = max_pixels  # a file with a larger picture is not decoded
         self.begun_s: float | None = None  # None: no worker has begun
         self.judgement: Judgement | None = None  # set under the pool's lock
         self.served: Served | None = None  # what judged it
@@ -113,9 +115,9 @@ class JudgePool:
             overdue = bool(self._order) and now_s - self._order[0].deadline_s > _DEAD_S
             return self._watchdog.is_alive() and now_s - self._looked_s < _DEAD_S and not overdue
 
-    def submit(self, part: Part, deadline_s: float, tag: Any = None) -> None:
+    def submit(self, part: Part, deadline_s: float, tag: Any = None, max_pixels: int = MAX_PIXELS) -> None:
         """Take a part; returns at once."""
-        slot = Slot(part, deadline_s, tag)
+        slot = Slot(part, deadline_s, tag, max_pixels)
         with self._lock:
             for earlier in reversed(self._order):
                 if earlier.deadline_s <= deadline_s:
@@ -164,7 +166,7 @@ class JudgePool:
                 return False
             slot = self._busy[number] = self._todo.popleft()
             slot.begun_s = time.monotonic()
-        judgement, served = self._judge(slot.part, number)
+        judgement, served = self._judge(slot, number)
         if self._in_hand is not None:
             self._in_hand.end(number)
         self._complete(slot, judgement, served)
@@ -172,8 +174,8 @@ class JudgePool:
             del self._busy[number]
         return True
 
-    def _judge(self, part: Part, number: int) -> tuple[Judgement, Served | None]:
-        served = self._current()
+    def _judge(self, slot: Slot, number: int) -> tuple[Judgement, Served | None]:
+        part, served = slot.part, self._current()
         try:
             if part.fault is not None:
                 return failed(*part.fault), served
@@ -184,7 +186,8 @@ class JudgePool:
                 return failed("poison", f"{part.name}: {refused}"), served
             check = self._check
             frame_check = None if check is None else lambda pixels: check(part, pixels)
-            return judge_part(part, served.contract, served.detector(number), frame_check), served
+            detector = served.detector(number)
+            return judge_part(part, served.contract, detector, frame_check, slot.max_pixels), served
         except Exception as error:  # noqa: BLE001  whatever one part does to the judge, the next one is judged
             _log.exception("event=judge_failed part=%r", part.name)
             return failed("internal", f"{part.name}: {type(error).__name__}: {error}"), served

@@ -30,7 +30,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from edge.contract import InputContract
-from edge.errors import ContractError, ImageError
+from edge.errors import ContractError, ImageError, PictureSizeError
 from edge.jpeg import Box, decode_jpeg, decoder_scale
 
 PADDING = 128  # grey level around a letterboxed picture
@@ -140,22 +140,28 @@ def prepare_file(data: bytes, contract: InputContract, where: str = "image") -> 
     return finish(decode_file(data, contract, where), contract)
 
 
-def decode_file(data: bytes, contract: InputContract, where: str = "image") -> Decoded:
+def decode_file(data: bytes, contract: InputContract, where: str = "image", max_pixels: int = MAX_PIXELS) -> Decoded:
     """The first half of `prepare_file`, apart so that its time can be measured: all that depends on the format.
+
+    Args:
+        data: the file's content.
+        contract: as `prepare_file`.
+        where: name of the file, for messages.
+        max_pixels: a larger picture is refused before it takes memory; at most `MAX_PIXELS`.
 
     Raises:
         ImageError: as `prepare_file`.
     """
-    return cut(load_file(data, contract, where), contract, where)
+    return cut(load_file(data, contract, where, max_pixels), contract, where)
 
 
-def load_file(data: bytes, contract: InputContract, where: str = "image") -> Loaded:
+def load_file(data: bytes, contract: InputContract, where: str = "image", max_pixels: int = MAX_PIXELS) -> Loaded:
     """Decode a file to the picture that is stored in it.
 
     Raises:
         ImageError: as `prepare_file`, but for pixel types.
     """
-    image = open_file(data, where)
+    image = open_file(data, where, max_pixels)
     deep = _is_16_bit(image)
     try:
         # Pillow turns a TIFF upright itself, while loading.
@@ -253,7 +259,7 @@ def prepare_frame(frame: np.ndarray, contract: InputContract) -> Prepared:
     return Prepared(pixels, image, frame.shape[1], frame.shape[0])
 
 
-def open_file(data: bytes, where: str) -> ImageFile.ImageFile:
+def open_file(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """The picture behind the data, not yet decoded: its format, size and pixel type are known, no memory is taken.
 
     Raises:
@@ -271,9 +277,9 @@ def open_file(data: bytes, where: str) -> ImageFile.ImageFile:
             f"{where}: cannot read this {plugin.format}: {error}; take or copy the picture again"
         ) from error
     width, height = image.size
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ImageError(
-            f"{where}: want 1 to {MAX_PIXELS} pixels, found {width}x{height}; crop or shrink the picture at its source"
+    if not 0 < width * height <= max_pixels:
+        raise PictureSizeError(
+            f"{where}: want 1 to {max_pixels} pixels, found {width}x{height}; crop or shrink the picture at its source"
         )
     return image
 

@@ -20,6 +20,7 @@ from typing import Any
 from edge.errors import SettingsError
 from edge.line_output import OutputSettings
 from edge.metrics import MetricsSettings
+from edge.preprocess import MAX_PIXELS
 from edge.review import ReviewSettings
 from edge.shadow.settings import ShadowSettings
 from edge.sources.settings import SourceSettings
@@ -47,6 +48,7 @@ class InspectorSettings:
     workers: int = 1  # pictures judged at the same time, each with its own copy of the model in memory
     deadline_ms: float = 2000.0  # a part without a verdict for so long is an error
     max_unacknowledged: int = 500  # parts that may wait for the disk; then a folder waits, a camera is not answered
+    max_pixels: int = MAX_PIXELS  # a file with a larger picture is an error; one takes up to 8 bytes a pixel
     metrics_every_s: float = 60.0  # s between two metrics messages
     health_every_s: float = 60.0  # s between two health messages; also at once when something changes
     log_level: str = "info"  # debug, info, warning or error
@@ -87,6 +89,7 @@ class InspectorSettings:
             ("workers", 1, 256),
             ("deadline_ms", 5, 3_600_000),
             ("max_unacknowledged", 1, 100_000),
+            ("max_pixels", 1, MAX_PIXELS),
             ("metrics_every_s", 1, 86_400),
             ("health_every_s", 1, 86_400),
         ):

@@ -18,10 +18,10 @@ BOMB = """
 import os, signal, sys
 import edge.judge
 decode = edge.judge.decode_file
-def kills(data, contract, where):
+def kills(data, contract, where, max_pixels):
     if where == "a.png":
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode(data, contract, where)
+    return decode(data, contract, where, max_pixels)
 edge.judge.decode_file = kills
 from edge.__main__ import main
 sys.exit(main(sys.argv[1:]))

@@ -467,7 +467,7 @@ def test_every_animal_of_the_zoo_is_a_counted_error_and_the_loop_goes_on(tmp_pat
     for name in animals:
         verdict, code = found[name]
         assert verdict == "error", name
-        assert code in ("decode", "guard", "black"), name
+        assert code in ("decode", "pixels", "guard", "black"), name
         assert found[f"after {name}"][0] == "pass"
     assert rig.inspector.counts.faults == Counter()
     assert len(rig.source.acknowledged) == len(parts)
@@ -773,3 +773,14 @@ def test_the_spool_is_not_asked_for_parts_whose_keys_are_new(
     rig.run()
     assert asked == ["part-1"]
     assert rig.errors == [None, None]
+
+
+def test_a_picture_with_more_pixels_than_the_settings_allow_is_an_error(tmp_path: Path, serving: Serving) -> None:
+    pixels = GOOD.shape[0] * GOOD.shape[1]
+    rig = Rig(tmp_path, serving, [part(0)], limits=Limits(60_000, max_pixels=pixels - 1))
+    rig.run()
+    assert rig.errors == ["pixels"]
+    assert f"want 1 to {pixels - 1} pixels" in (rig.results[0].detail or "")
+    rig = Rig(tmp_path, serving, [part(1)], limits=Limits(60_000, max_pixels=pixels))
+    rig.run()
+    assert rig.errors == [None]

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 _POLL_S = 1.0  # between two looks at the link
 _RETRY_S = (5.0, 600.0)  # first and longest wait after a refusal, while the package's files stay the same
-_NO_PICTURE = ("source", STUCK, "poison")  # codes of errors that no package is to blame for
+_NO_PICTURE = ("source", STUCK, "poison", "pixels")  # codes of errors that no package is to blame for
 _SKIPPED = "deadline"
 
 
