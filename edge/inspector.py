@@ -110,7 +110,7 @@ class Inspector:
         self._given: deque[Pending] = deque()  # the line was told; filled by the keeper
         self._waiting: deque[Pending] = deque()  # for the disk
         self._lookup = Lookup(store)
-        self._keeper = Keeper(self._keep, drops=not source.keeps_parts)
+        self._keeper = Keeper(self._keep, None if source.keeps_parts else self._count_dropped_picture)
         self.pool = JudgePool(serving.current, self._tell, workers, self._check_stuck, self._count_fault, in_hand)
 
     @property
@@ -282,6 +282,9 @@ class Inspector:
         except Exception as error:  # noqa: BLE001  see above
             self._count_fault(place, error)
             return None
+
+    def _count_dropped_picture(self) -> None:
+        self.counts.faults["picture"] += 1
 
     def _count_fault(self, place: str, error: Exception) -> None:
         self.counts.faults[place] += 1

@@ -23,27 +23,27 @@ class Keeper:
 
     Args:
         keep: takes each part, in order, on the keeper's thread. Must not raise.
-        drops: whether a part's picture is let go when too many wait; else `wait_for_room` has to be heeded.
+        on_drop: called when a part's picture is let go because too many wait. None: none is, and `wait_for_room` has
+            to be heeded.
     """
 
-    def __init__(self, keep: Callable[[Slot, Result], None], drops: bool) -> None:
+    def __init__(self, keep: Callable[[Slot, Result], None], on_drop: Callable[[], None] | None = None) -> None:
         self._keep = keep
-        self._drops = drops
+        self._on_drop = on_drop
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Slot, Result, int]] = deque()  # and what the picture takes; the first is at work
         self._bytes = 0
         self._closed = False
-        self.dropped = 0  # pictures
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
 
     def add(self, slot: Slot, result: Result) -> None:
         """Take a part that the line was told of; returns at once."""
         with self._changed:
-            size = slot.part.bytes
-            if self._drops and self._bytes and self._bytes + size > MOST_BYTES:
+            size = slot.part.picture_bytes
+            if self._on_drop is not None and self._bytes and self._bytes + size > MOST_BYTES:
                 slot.part, size = slot.part.without_picture(), 0
-                self.dropped += 1
+                self._on_drop()
                 _log.warning("event=picture_dropped part=%r waiting_bytes=%d", slot.part.name, self._bytes)
             self._waiting.append((slot, result, size))
             self._bytes += size
@@ -52,7 +52,7 @@ class Keeper:
     def wait_for_room(self, timeout_s: float) -> bool:
         """True when another part may come."""
         with self._changed:
-            return self._drops or self._changed.wait_for(lambda: self._bytes < MOST_BYTES, timeout_s)
+            return self._on_drop is not None or self._changed.wait_for(lambda: self._bytes < MOST_BYTES, timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """Keep what waits; after half of the time only the results, without pictures."""
@@ -64,7 +64,6 @@ class Keeper:
                 _log.warning("event=pictures_dropped parts=%d reason='the program ends'", len(self._waiting))
                 for slot, _, _ in list(self._waiting)[1:]:
                     slot.part = slot.part.without_picture()
-                    self.dropped += 1
         self._thread.join(max(0.0, end_s - time.monotonic()))
 
     def _run(self) -> None:

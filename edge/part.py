@@ -30,7 +30,7 @@ class Part:
     is_new: bool = False  # its key is made for it: nobody can have inspected it before
 
     @property
-    def bytes(self) -> int:
+    def picture_bytes(self) -> int:
         """What its picture takes in memory."""
         return (len(self.data) if self.data is not None else 0) + (self.frame.nbytes if self.frame is not None else 0)
 

@@ -742,6 +742,7 @@ def test_pictures_that_wait_to_be_kept_are_bounded(
     images = sum(rig.inspector.review.counts.kept.values())
     rig.end()
     assert images == 20 if keeps_parts else images < 5
+    assert rig.inspector.counts.faults["picture"] == 20 - images
     assert len(rig.results) == 20
 
 

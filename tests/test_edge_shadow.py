@@ -383,6 +383,20 @@ def test_whether_a_part_may_wait_depends_on_what_waits_and_not_on_its_own_size()
     assert not session.offer(huge)
 
 
+def test_parts_whose_pictures_found_no_room_count_as_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    deploy(run.challenger, make_package(run.folder / "second", operating_point=SAME))
+    run.await_state("running")
+    add = run.rig.inspector._keeper.add
+    monkeypatch.setattr(
+        run.rig.inspector._keeper,
+        "add",
+        lambda slot, result: (setattr(slot, "part", slot.part.without_picture()), add(slot, result)),
+    )
+    run.inspect(2)
+    wait_until(lambda: run.shadow.message()["skipped"] == 2, 60)
+    assert not any(run.shadow.message()["pairs"].values())
+
+
 @pytest.mark.usefixtures("actor")
 def test_parts_whose_deadline_passed_count_as_skipped(run: Run) -> None:
     deploy(run.challenger, make_package(run.folder / "second", operating_point=SAME))

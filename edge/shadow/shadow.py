@@ -136,7 +136,8 @@ class Shadow:
         from edge.shadow.session import Job
 
         champion = slot.served.digest
-        if result.error == _SKIPPED or not session.offer(Job(slot.part, result, champion, kept)):
+        lost = result.error == _SKIPPED or not slot.part.picture_bytes  # or there was no room for the picture
+        if lost or not session.offer(Job(slot.part, result, champion, kept)):
             self._pairs.skip(champion, session.digest)
 
     def message(self) -> dict[str, Any]:
