@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -521,6 +522,17 @@ def test_nobody_reading_the_verdicts_stops_nothing(package: Path, parts: Path) -
     process.stdout.close()
     assert process.wait(60) == 0
     assert len(results_in(parts.parent / "results.jsonl")) == 7
+
+
+@pytest.mark.parametrize("keeps_time", [True, False])
+def test_the_heart_beats_only_while_deadlines_are_kept(keeps_time: bool) -> None:
+    beats: list[float] = []
+    assembly: Any = object.__new__(edge.assembly._Assembly)
+    assembly._outputs = SimpleNamespace(heartbeat=beats.append)
+    assembly._inspector = SimpleNamespace(pool=SimpleNamespace(keeps_time=keeps_time))
+    assembly._tick_at_s = float("inf")
+    assert assembly._on_turn(0.0) is None
+    assert len(beats) == keeps_time
 
 
 def full_pipe() -> tuple[int, int]:
