@@ -1,6 +1,8 @@
 """Scores through `edge.score`, with the device's packages."""
 
 import sys
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from edge.contract import InputContract
 from edge.detector import Detector
 from inspection.errors import ConversionError
 from inspection.export import device
-from inspection.export.device import device_interpreter, score_on_device
+from inspection.export.device import device_interpreter, score_batches_on_device, score_on_device
 from inspection.settings import ExportSettings
 
 THIS = ExportSettings(device_python=sys.executable)
@@ -70,3 +72,37 @@ def test_pictures_of_another_size_are_refused() -> None:
 def test_no_pictures_are_refused() -> None:
     with pytest.raises(ConversionError, match="at least one picture"):
         score_on_device(INT8, np.zeros((0, 32, 32, 3), np.uint8), INPUT, THIS)
+
+
+def test_more_pictures_than_fit_into_memory_take_neither_memory_nor_disk(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    written = []
+
+    def batches() -> Iterator[np.ndarray]:
+        for _ in range(60):
+            written.append(sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+            yield np.zeros((100, 32, 32, 3), np.uint8)  # 18 MB in all
+
+    tracemalloc.start()
+    try:
+        found = score_batches_on_device(INT8, batches(), 6000, INPUT, THIS, DEFECT_TYPES)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.scores.shape == (6000,)
+    assert peak < 3e6
+    assert max(written) < 1e5
+
+
+def test_an_error_while_the_pictures_are_read_ends_the_process_and_comes_through() -> None:
+    def batches() -> Iterator[np.ndarray]:
+        yield pictures(2)[0]
+        raise ZeroDivisionError("a shard is gone")
+
+    with pytest.raises(ZeroDivisionError, match="a shard is gone"):
+        score_batches_on_device(INT8, batches(), 4, INPUT, THIS, DEFECT_TYPES)
+
+
+def test_fewer_pictures_than_announced_are_refused() -> None:
+    with pytest.raises(ConversionError, match="want 4 pictures, the file ends within number 3"):
+        score_batches_on_device(INT8, iter([pictures(2)[0]]), 4, INPUT, THIS, DEFECT_TYPES)

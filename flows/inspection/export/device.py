@@ -1,21 +1,25 @@
-"""Score pictures as the device does: `edge.score` in a process of its own, with the device's packages."""
+"""Score pictures as the device does: `edge.score` in a process of its own, with the device's packages.
 
+Pictures go to that process through a pipe, so that neither memory nor disk grows with their number.
+"""
+
+import itertools
 import logging
 import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 import edge
 from edge.contract import InputContract
 from inspection.errors import ConversionError
-from inspection.export.child import hand_over, run_child
+from inspection.export.child import run_child
 from inspection.settings import REPOSITORY, ExportSettings
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,7 @@ DEVICE_ENVIRONMENTS = {  # made by `make setup` from edge/requirements*.txt, at 
     "ai-edge-litert": ".venv-edge",
     "tflite-runtime": ".venv-edge-tflite",
 }
+BATCH = 64  # pictures of an array that are handed on at once
 ADVICE = (
     "set [export] device_python to an interpreter that has the packages of edge/requirements.txt, or run `make setup`"
 )
@@ -111,6 +116,31 @@ def score_on_device(
     return score_with(python, origin, model, pixels, input, defect_types, threads)
 
 
+def score_batches_on_device(
+    model: Path,
+    batches: Iterable[np.ndarray],
+    count: int,
+    input: InputContract,
+    settings: ExportSettings,
+    defect_types: Sequence[str] = (),
+) -> DeviceScores:
+    """`score_on_device` for more pictures than fit into memory.
+
+    Args:
+        model: .tflite file.
+        batches: uint8 [n, H, W, 3] each; one is held at a time.
+        count: of all pictures in the batches.
+        input: the size that the model takes.
+        settings: which interpreter stands for the device.
+        defect_types: names of the model's type outputs, in order.
+
+    Raises:
+        ConversionError: see `score_on_device`.
+    """
+    python, origin = device_interpreter(settings)
+    return _score(python, origin, model, batches, count, input, defect_types, threads=1)
+
+
 def score_with(
     python: Path,
     origin: str,
@@ -125,21 +155,51 @@ def score_with(
     Raises:
         ConversionError: see `score_on_device`.
     """
-    if len(pixels) == 0:
+    batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
+    return _score(python, origin, model, batches, len(pixels), input, defect_types, threads)
+
+
+def _score(
+    python: Path,
+    origin: str,
+    model: Path,
+    batches: Iterable[np.ndarray],
+    count: int,
+    input: InputContract,
+    defect_types: Sequence[str],
+    threads: int,
+) -> DeviceScores:
+    if count == 0:
         raise ConversionError(f"{model.name}: want at least one picture to score, found none")
+
+    def feed(stream: IO[bytes]) -> None:
+        """The pictures as a .npy file."""
+        rest = iter(batches)
+        first = next(rest)
+        np.lib.format.write_array_header_1_0(
+            stream,
+            {
+                "descr": np.lib.format.dtype_to_descr(first.dtype),
+                "fortran_order": False,
+                "shape": (count, *first.shape[1:]),
+            },
+        )
+        for batch in itertools.chain([first], rest):
+            stream.write(np.ascontiguousarray(batch).data.cast("B"))
+
     with tempfile.TemporaryDirectory(prefix="lineside-device-") as name:
         work = Path(name)
-        source, target = work / "pixels.npy", work / "scores.npz"
-        hand_over(source, np.ascontiguousarray(pixels) if not isinstance(pixels, np.memmap) else pixels)
-        command: list[str | Path] = [python, "-m", "edge.score", "--model", model.absolute(), "--pixels", source]
+        target = work / "scores.npz"
+        command: list[str | Path] = [python, "-m", "edge.score", "--model", model.absolute(), "--pixels", "-"]
         command += ["--out", target, "--width", str(input.width), "--height", str(input.height)]
         command += ["--types", ",".join(defect_types), "--threads", str(threads)]
         run_child(
             command,
-            what=f"scoring {len(pixels)} pictures with {model.name} on {python}",
+            what=f"scoring {count} pictures with {model.name} on {python}",
             advice=ADVICE,
             folder=work,
             environment=_environment(),
+            feed=feed,
         )
         try:
             with np.load(target) as found:
@@ -155,15 +215,15 @@ def score_with(
                 )
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ConversionError(f"{python} -m edge.score: left no scores that can be read ({error})") from error
-    if len(scores.scores) != len(pixels) or not np.isfinite(scores.scores).all():
+    if len(scores.scores) != count or not np.isfinite(scores.scores).all():
         raise ConversionError(
-            f"{model.name}: want {len(pixels)} finite scores, found {np.isfinite(scores.scores).sum()} among "
+            f"{model.name}: want {count} finite scores, found {np.isfinite(scores.scores).sum()} among "
             f"{len(scores.scores)}; convert the model again"
         )
     log.info(
         "event=scored_on_device model=%s images=%d runtime=%r interpreter=%s p50_ms=%.2f p99_ms=%.2f rss_mb=%.0f",
         model.name,
-        len(pixels),
+        count,
         scores.runtime,
         origin,
         scores.latency_ms(50),
