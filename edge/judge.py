@@ -144,7 +144,10 @@ def _judge(
 ) -> Judgement:
     """The steps from the model's input on."""
     statistics = picture_statistics(prepared.image)
-    fault = _find_fault(prepared, contract.guard, statistics, check)
+    fault = find_fault(contract.guard, statistics, prepared.width_px, prepared.height_px)
+    stuck = check(prepared.pixels) if fault is None and check is not None else None
+    if stuck is not None:
+        fault = "stuck", stuck
     if fault is not None:
         code, reason = fault
         return Judgement("error", None, None, None, f"{where}: {reason}", latency, code, statistics)
@@ -160,16 +163,21 @@ def _judge(
     return Judgement(verdict, detection.score, probability, label, None, latency, None, statistics)
 
 
-def _find_fault(
-    prepared: Prepared, guard: InputGuard, statistics: ImageStatistics, check: FrameCheck | None
-) -> tuple[str, str] | None:
-    """Error code and reason of a picture that must not be judged."""
-    refused = check_guard(guard, statistics, prepared.width_px, prepared.height_px)
+def find_fault(guard: InputGuard, statistics: ImageStatistics, width_px: int, height_px: int) -> tuple[str, str] | None:
+    """Why a picture must not be judged; None when it may.
+
+    Args:
+        guard: what pictures were like in training.
+        statistics: of the model's input.
+        width_px: of the whole original picture, upright.
+        height_px: likewise.
+
+    Returns:
+        Error code, "black" or "guard", and the reason in words.
+    """
+    refused = check_guard(guard, statistics, width_px, height_px)
     brightness, contrast = statistics.brightness, statistics.contrast
     black = brightness < _BLACK_BRIGHTNESS and contrast < _BLACK_CONTRAST
     if black or (refused is not None and brightness < _DARK_BRIGHTNESS and contrast < _DARK_CONTRAST):
         return "black", f"black frame: brightness {brightness:.2g}, contrast {contrast:.2g}; check light, lens, camera"
-    if refused is not None:
-        return "guard", refused
-    stuck = check(prepared.pixels) if check is not None else None
-    return None if stuck is None else ("stuck", stuck)
+    return None if refused is None else ("guard", refused)

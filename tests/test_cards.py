@@ -112,9 +112,10 @@ def make_snapshot() -> Snapshot:
 def components(judged: tuple[Evaluation, OperatingPointReport, np.ndarray]) -> list[Any]:
     """One whole report, with everything that it can show."""
     evaluation, report, scores = judged
+    kept = np.zeros(165, dtype=bool)
     rows = summarise_robustness(
-        scores,
-        [(Disturbance("blur", 1.0), scores - 0.5), (Disturbance("jpeg", 50.0), scores)],
+        (scores, kept),
+        [(Disturbance("blur", 1.0), scores - 0.5, kept), (Disturbance("jpeg", 50.0), scores, ~kept)],
         np.repeat([False, True], [120, 45]),
         [str(index) for index in range(165)],
         report.point,
@@ -145,7 +146,7 @@ def test_report_names_the_verdict_the_promise_and_the_rates(
     text = text_of(components)
     assert "Report: line `sample`" in text
     assert "Verdict: works on its own, but the limit on escapes" in text
-    assert "**Promised with 95% confidence:** at most **6.44%** of bad parts pass" in text
+    assert "**Promised with 95% confidence:** at most **6.45%** of bad parts pass" in text
     assert "14 more bad parts needed" in text
     assert "What to expect of 1,000 parts, 10 of them bad" in text
     escape = evaluation.rates.escape

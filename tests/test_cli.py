@@ -96,7 +96,7 @@ class TestList:
         text = answer(root, "registry", "list", "bottles")
         (newest,) = re.findall(r"^ +2 +pending .*$", text, re.MULTILINE)
         (oldest,) = re.findall(r"^ +1 +approved .*$", text, re.MULTILINE)
-        assert "0.988  4.0 (0.4-13.7)  5.8 (1.2-15.9)  8.8 (4.1-16.1)" in newest
+        assert "0.988  4.0 (0.4-13.8)  5.8 (1.2-15.9)  8.8 (4.1-16.1)" in newest
         assert oldest.rstrip().endswith("anna [QA]")
         assert text.index(newest) < text.index(oldest)
 
@@ -143,7 +143,7 @@ class TestShow:
             "abc1234",
             "resnet18",
             "0.988 (0.97-0.998)",
-            "4.0 % (0.4-13.7)",
+            "4.0 % (0.4-13.8)",
             "approved by anna [QA]",
             "the first one",
         ]:
@@ -363,7 +363,7 @@ class TestTerminal:
         table = [line.rstrip() for line in shown.splitlines() if not line.lstrip().startswith(("next", "lineside"))]
         assert max(map(len, table)) <= columns
         assert "…" not in shown
-        assert ("(0.4-13.7)" in shown) == intervals
+        assert ("(0.4-13.8)" in shown) == intervals
 
     def test_a_command_to_copy_is_never_broken_over_lines(self, root):
         shown = in_terminal(60, "registry", "list", "--storage", str(root))

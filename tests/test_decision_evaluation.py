@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -43,8 +44,8 @@ def test_rates_are_those_of_the_definition() -> None:
     is_bad = np.array([False] * 4 + [True] * 5)
     evaluation = evaluate_simply(scores, is_bad)
     assert evaluation.confusion == {
-        "good": {"pass": 2, "review": 1, "fail": 1},
-        "bad": {"pass": 1, "review": 1, "fail": 3},
+        "good": {"pass": 2, "review": 1, "fail": 1, "error": 0},
+        "bad": {"pass": 1, "review": 1, "fail": 3, "error": 0},
     }
     rates = evaluation.rates
     assert (rates.escape.count, rates.escape.total, rates.escape.rate) == (1, 5, 0.2)
@@ -58,9 +59,39 @@ def test_rates_are_those_of_the_definition() -> None:
 def test_resolved_rates_follow_the_review_action(action: str, escapes: int, overkills: int) -> None:
     scores = np.array([-1.0, 0.0, 1.0, -1.0, 0.0, 1.0])
     is_bad = np.array([False] * 3 + [True] * 3)
-    resolved = evaluate_simply(scores, is_bad, settings=OperatingPointSettings(review_action=action)).resolved
+    resolved = evaluate_simply(scores, is_bad, point=dataclasses.replace(POINT, review_action=action)).resolved
     assert (resolved.escape.count, resolved.overkill.count) == (escapes, overkills)
     assert (resolved.review_bad.count > 0) == (action == "review")
+
+
+@pytest.mark.parametrize(("action", "overkills", "reviews"), [("reject", 3, 1), ("review", 1, 3)])
+def test_a_good_part_that_the_guard_refuses_is_overkill_when_errors_are_rejected(
+    action: str, overkills: int, reviews: int
+) -> None:
+    scores = np.array([-1.0, -1.0, -1.0, 0.0, 1.0, 1.0, -1.0])
+    is_bad = np.repeat([False, True], [5, 2])
+    refused = np.array([True, True, False, False, False, False, True])
+    evaluation = evaluate_simply(
+        scores, is_bad, point=dataclasses.replace(POINT, on_error=action, review_action="review"), refused=refused
+    )
+    assert evaluation.confusion == {
+        "good": {"pass": 1, "review": 1, "fail": 1, "error": 2},
+        "bad": {"pass": 0, "review": 0, "fail": 1, "error": 1},
+    }
+    assert (evaluation.rates.error_good.count, evaluation.rates.error_bad.count) == (2, 1)
+    assert evaluation.rates.overkill.count == 1
+    assert (evaluation.resolved.overkill.count, evaluation.resolved.review_good.count) == (overkills, reviews)
+    assert evaluation.resolved.escape.count == 0, "a refused bad part does not pass, whatever its score"
+    assert evaluation.per_thousand["errors"].value == pytest.approx(990 * 2 / 5 + 10 / 2)
+    assert evaluation.per_thousand["false_alarms"].value == pytest.approx(990 * overkills / 5)
+
+
+def test_an_error_is_not_passed_by_the_review_action() -> None:
+    point = dataclasses.replace(POINT, on_error="review", review_action="pass")
+    resolved = evaluate_simply(
+        np.array([-1.0, -1.0]), np.array([False, True]), point=point, refused=np.array([False, True])
+    ).resolved
+    assert (resolved.escape.count, resolved.review_bad.count) == (0, 1)
 
 
 def test_verdicts_agree_with_the_device() -> None:
@@ -178,7 +209,7 @@ def test_cost_curve_counts_escapes_false_alarms_and_reviews() -> None:
 def test_metrics_json_has_a_schema_and_finite_numbers() -> None:
     scores, is_bad = draw()
     document = json.loads(evaluate_simply(scores, is_bad).to_json())
-    assert document["schema"] == "1.0"
+    assert document["schema"] == "1.1"
     assert document["auroc"]["low"] <= document["auroc"]["value"] <= document["auroc"]["high"]
     assert sum(document["histogram"]["good"]) == 120
     assert sum(document["histogram"]["bad"]) == 80

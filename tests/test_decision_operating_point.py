@@ -19,11 +19,13 @@ from inspection.errors import DataError
 from inspection.settings import OperatingPointSettings
 
 
-def choose(good: list[float], bad: list[float], **settings: object) -> OperatingPointReport:
+def choose(
+    good: list[float], bad: list[float], refused: np.ndarray | None = None, **settings: object
+) -> OperatingPointReport:
     scores = np.array([*good, *bad], dtype=np.float64)
     is_bad = np.repeat([False, True], [len(good), len(bad)])
     return choose_operating_point(
-        scores, is_bad, [str(index) for index in range(len(scores))], OperatingPointSettings(**settings)
+        scores, is_bad, [str(index) for index in range(len(scores))], OperatingPointSettings(**settings), refused
     )
 
 
@@ -105,7 +107,7 @@ def test_too_few_bad_parts_give_the_rate_that_can_be_promised_and_the_number_mis
     assert report.point.lower == min(bad)
     assert report.review_rate < 0.5
     assert [lost.limit for lost in report.gave_way] == ["escape"]
-    assert "at most 6.44% of bad parts pass" in report.text
+    assert "at most 6.45% of bad parts pass" in report.text
     assert "14 are missing" in report.text
 
 
@@ -244,6 +246,48 @@ def test_review_action_pass_is_said_to_be_outside_the_promise() -> None:
     report = choose(good, bad, review_action="fail")
     assert report.resolved_overkill.count > report.calibration_rates["overkill"].count
     assert "which the promise on false alarms does not cover" in report.text
+
+
+def test_good_parts_that_the_guard_refuses_use_up_the_limit_on_overkill() -> None:
+    good, bad = overlapping(good=300)
+    refused = np.zeros(500, dtype=bool)
+    refused[[0, 1, 2]] = True
+    rejected = choose(good, bad, refused=refused)
+    assert rejected.overkill.events > 3
+    assert rejected.overkill.kept
+    assert rejected.point.upper > choose(good, bad).point.upper, "fewer are left for the threshold"
+    assert rejected.calibration_rates["error_good"].count == 3
+    assert rejected.resolved_overkill.count == rejected.calibration_rates["overkill"].count + 3
+    assert "refuses 3 of 300 good and 0 of 200 bad" in rejected.text
+    reviewed = choose(good, bad, refused=refused, on_error="review")
+    assert reviewed.overkill.events <= rejected.overkill.events
+    assert reviewed.review_rate > 0.99 * 3 / 300
+
+
+def test_more_refused_good_parts_than_the_limit_allows_are_said_to_break_it() -> None:
+    good, bad = overlapping(good=300)
+    refused = np.arange(500) % 300 < 30
+    report = choose(good, bad, refused=refused & (np.arange(500) < 300))
+    assert not report.overkill.kept
+    assert report.overkill.rate > 0.1
+    assert report.overkill.moved_for == "errors"
+    assert [lost.limit for lost in report.gave_way if "input guard" in lost.why] == ["overkill"]
+    assert "the input guard refuses more good parts" in report.text
+
+
+def test_a_bad_part_that_the_guard_refuses_is_no_escape() -> None:
+    good, bad = overlapping()
+    refused = np.zeros(500, dtype=bool)
+    refused[300 + int(np.argmin(bad))] = True
+    report = choose(good, bad, refused=refused)
+    assert report.calibration_rates["error_bad"].count == 1
+    assert report.point.lower > choose(good, bad).point.lower
+
+
+def test_a_class_that_the_guard_refuses_as_a_whole_is_named() -> None:
+    good, bad = overlapping()
+    with pytest.raises(DataError, match="without the 300 images that the input guard refuses: want good and bad"):
+        choose(good, bad, refused=np.arange(500) < 300)
 
 
 def test_point_id_names_its_content() -> None:

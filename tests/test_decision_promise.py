@@ -97,6 +97,23 @@ def test_the_promise_holds_when_its_limit_gave_way_after_a_look_at_the_scores(la
     assert max(counts.values()) <= most_excesses(0.9), counts
 
 
+@pytest.mark.parametrize("share", [0.004, 0.02, 0.06])
+def test_the_promise_on_overkill_holds_when_the_guard_refuses_good_parts(share: float) -> None:
+    generator = np.random.default_rng(11)
+    is_bad = np.repeat([True, False], [70, 100])
+    groups = [str(index) for index in range(170)]
+    excesses, beyond = 0, 0
+    for _ in range(SETS):
+        scores = np.concatenate([generator.normal(BAD_MEAN, 1, 70), generator.normal(GOOD_MEAN, 1, 100)])
+        refused = ~is_bad & (generator.random(170) < share)
+        report = choose_operating_point(scores, is_bad, groups, OperatingPointSettings(), refused)
+        rate = share + (1 - share) * Process().true_rates(report)[1]
+        excesses += rate > report.overkill.rate
+        beyond += report.overkill.moved_for == "errors"
+    assert excesses <= most_excesses(0.95)
+    assert beyond > 0
+
+
 def test_counting_images_instead_of_groups_would_break_the_promise() -> None:
     """The same lots, each image its own group: this is why groups are counted."""
     process = Process(lot_spread=0.95, images_per_lot=8)

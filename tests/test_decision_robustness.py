@@ -63,20 +63,25 @@ def test_summary_counts_changed_verdicts() -> None:
     is_bad = np.array([False, False, True, True])
     clean = np.array([-1.0, -1.0, 1.0, 1.0])
     rows = summarise_robustness(
-        clean, [(Disturbance("blur", 1.0), np.array([-1.0, 0.0, 1.0, -1.0]))], is_bad, list("abcd"), point
+        (clean, np.array([False, True, False, False])),
+        [(Disturbance("blur", 1.0), np.array([-1.0, 0.0, 1.0, -1.0]), np.array([True, False, False, False]))],
+        is_bad,
+        list("abcd"),
+        point,
     )
     assert [row.name for row in rows] == ["as they are", "blur of 1 px"]
     assert rows[0].changed.count == 0
     assert rows[0].auroc == 1.0
-    assert (rows[1].changed.count, rows[1].escape.count, rows[1].review.count, rows[1].overkill.count) == (2, 1, 1, 0)
+    assert rows[0].error.count == rows[1].error.count == 1
+    assert (rows[1].changed.count, rows[1].escape.count, rows[1].review.count, rows[1].overkill.count) == (3, 1, 1, 0)
 
 
 def test_summary_refuses_scores_that_do_not_fit() -> None:
     point = OperatingPoint(id="op", lower=-0.5, upper=0.5)
     with pytest.raises(DataError, match="pictures JPEG quality 50: want 2 finite scores"):
         summarise_robustness(
-            np.array([0.0, 1.0]),
-            [(Disturbance("jpeg", 50.0), np.array([0.0]))],
+            (np.array([0.0, 1.0]), np.zeros(2, dtype=bool)),
+            [(Disturbance("jpeg", 50.0), np.array([0.0]), np.zeros(1, dtype=bool))],
             np.array([False, True]),
             ["a", "b"],
             point,

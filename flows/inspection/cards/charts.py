@@ -21,22 +21,23 @@ from inspection.cards.style import (
 from inspection.decision.evaluation import Evaluation
 from inspection.decision.promise import OperatingPointReport
 from inspection.decision.robustness import RobustnessRow
+from inspection.decision.verdicts import VERDICTS
 
 WRONG = "////"  # hatching of verdicts that are mistakes
 
 
 def draw_outcomes(evaluation: Evaluation) -> Figure:
-    """Share of good and of bad parts that pass, are reviewed, fail; mistakes are hatched."""
+    """Share of good and of bad parts that pass, are reviewed, fail, are errors; mistakes are hatched."""
     rates = evaluation.rates
     rows = [
         (
             f"good parts\n({evaluation.good} images)",
-            (rates.cleared.rate, rates.review_good.rate, rates.overkill.rate),
+            (rates.cleared.rate, rates.review_good.rate, rates.overkill.rate, rates.error_good.rate),
             "fail",
         ),
         (
             f"bad parts\n({evaluation.bad} images)",
-            (rates.escape.rate, rates.review_bad.rate, rates.caught.rate),
+            (rates.escape.rate, rates.review_bad.rate, rates.caught.rate, rates.error_bad.rate),
             "pass",
         ),
     ]
@@ -49,7 +50,11 @@ def draw_types(evaluation: Evaluation) -> Figure:
     """What happens to each type of defect, the type that escapes most on top."""
     ordered = sorted(evaluation.per_type, key=lambda one: (-one.escape.rate, -one.review.rate, one.name))
     rows = [
-        (f"{one.name}\n({one.images} images)", (one.escape.rate, one.review.rate, one.caught.rate), "pass")
+        (
+            f"{one.name}\n({one.images} images)",
+            (one.escape.rate, one.review.rate, one.caught.rate, one.error.rate),
+            "pass",
+        )
         for one in ordered
     ]
     figure, axes = make_axes(0.9 + 0.5 * len(rows))
@@ -57,16 +62,16 @@ def draw_types(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def draw_verdict_bars(axes: Axes, rows: Sequence[tuple[str, tuple[float, float, float], str]]) -> None:
-    """Stacked bars of pass, review and fail.
+def draw_verdict_bars(axes: Axes, rows: Sequence[tuple[str, tuple[float, float, float, float], str]]) -> None:
+    """Stacked bars of the verdicts.
 
     Args:
         axes: where to draw.
-        rows: name, shares of pass, review and fail, and which of these verdicts is a mistake.
+        rows: name, shares of `VERDICTS`, and which of these verdicts is a mistake.
     """
     for place, (_, shares, wrong) in enumerate(rows):
         left = 0.0
-        for verdict, share in zip(("pass", "review", "fail"), shares, strict=True):
+        for verdict, share in zip(VERDICTS, shares, strict=True):
             axes.barh(
                 place,
                 100 * share,
@@ -95,7 +100,7 @@ def draw_verdict_bars(axes: Axes, rows: Sequence[tuple[str, tuple[float, float, 
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the parts (%)", fontsize=9, color=INK)
-    handles = [Patch(facecolor=VERDICT_COLOURS[name], label=name) for name in ("pass", "review", "fail")]
+    handles = [Patch(facecolor=VERDICT_COLOURS[name], label=name) for name in VERDICTS]
     handles.append(Patch(facecolor="white", edgecolor=BAD, hatch=WRONG, label="a mistake"))
     axes.legend(handles=handles, ncols=4, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
@@ -103,7 +108,7 @@ def draw_verdict_bars(axes: Axes, rows: Sequence[tuple[str, tuple[float, float, 
 def draw_rates(evaluation: Evaluation, report: OperatingPointReport) -> Figure:
     """Measured rates with their intervals, beside what was promised and what the settings ask for."""
     reviews = evaluation.per_thousand["reviews"]
-    escape, overkill = evaluation.rates.escape, evaluation.rates.overkill
+    escape, overkill = evaluation.resolved.escape, evaluation.resolved.overkill
     rows = [
         (
             "escapes\n(bad parts that pass)",
@@ -231,5 +236,5 @@ def draw_robustness(rows: Sequence[RobustnessRow]) -> Figure:
     axes.set_yticks(range(len(changed)), [row.name for row in changed])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_xlabel("verdicts that change (% of the holdout, 95% interval)", fontsize=9, color=INK)
+    axes.set_xlabel("verdicts that change (%, 95% interval)", fontsize=9, color=INK)
     return figure

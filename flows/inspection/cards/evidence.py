@@ -10,8 +10,8 @@ from inspection.cards.charts import draw_costs, draw_reliability, draw_robustnes
 from inspection.cards.style import make_table, show_count, show_rate, to_picture, to_thumbnail
 from inspection.decision.cases import Case
 from inspection.decision.evaluation import Evaluation
-from inspection.decision.explanation import percent
 from inspection.decision.promise import OperatingPointReport
+from inspection.decision.rounding import percent
 
 if TYPE_CHECKING:
     from inspection.model.selection import RecipeChoice
@@ -76,6 +76,7 @@ def describe_types(evaluation: Evaluation) -> list[MetaflowCardComponent]:
             show_rate(one.escape),
             show_rate(one.review),
             show_rate(one.caught),
+            show_count(one.error),
             f"{one.auroc:.3f}",
         ]
         for one in sorted(evaluation.per_type, key=lambda one: (-one.escape.rate, -one.review.rate, one.name))
@@ -83,7 +84,9 @@ def describe_types(evaluation: Evaluation) -> list[MetaflowCardComponent]:
     return [
         Markdown("## Types of defect"),
         to_picture(draw_types(evaluation)),
-        make_table(["type", "images", "passed (escapes)", "to review", "failed (caught)", "AUROC against good"], rows),
+        make_table(
+            ["type", "images", "passed (escapes)", "to review", "failed (caught)", "errors", "AUROC against good"], rows
+        ),
     ]
 
 
@@ -102,13 +105,14 @@ def describe_lots(evaluation: Evaluation) -> list[MetaflowCardComponent]:
             show_count(one.escape),
             show_count(one.overkill),
             show_count(one.review),
+            show_count(one.error),
         ]
         for one in ordered[:LOTS_SHOWN]
     ]
     note = f"{min(LOTS_SHOWN, len(ordered))} of {len(ordered)} lots, those with most mistakes first."
     return [
         Markdown(f"## Lots\n\n{note}"),
-        make_table(["lot", "good", "bad", "escapes", "false alarms", "reviews"], rows),
+        make_table(["lot", "good", "bad", "escapes", "false alarms", "reviews", "errors"], rows),
     ]
 
 
@@ -123,6 +127,7 @@ def describe_robustness(evaluation: Evaluation) -> list[MetaflowCardComponent]:
             show_rate(row.escape),
             show_rate(row.overkill),
             percent(row.review.rate),
+            percent(row.error.rate),
             "" if row.kind == "none" else show_rate(row.changed),
         ]
         for row in evaluation.robustness
@@ -130,11 +135,12 @@ def describe_robustness(evaluation: Evaluation) -> list[MetaflowCardComponent]:
     return [
         Markdown(
             "## When the pictures change\n\n"
-            "The holdout judged again after each change, with the same thresholds. A change that moves many verdicts "
-            "is one to keep stable at the station, or to add to training."
+            f"{evaluation.robustness_images} of {evaluation.images} images of the holdout judged again after each "
+            "change, with the same thresholds and the same input guard, whose refusals are errors. A change that moves "
+            "many verdicts is one to keep stable at the station, or to add to training."
         ),
         to_picture(draw_robustness(evaluation.robustness)),
-        make_table(["pictures", "AUROC", "escapes", "false alarms", "reviews", "verdicts that change"], rows),
+        make_table(["pictures", "AUROC", "escapes", "false alarms", "reviews", "errors", "verdicts that change"], rows),
     ]
 
 

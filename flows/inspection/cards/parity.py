@@ -7,7 +7,7 @@ import numpy as np
 from metaflow.cards import Markdown, MetaflowCardComponent
 
 from inspection.cards.style import make_grid, make_table
-from inspection.decision.explanation import percent
+from inspection.decision.rounding import percent
 
 if TYPE_CHECKING:
     from inspection.export.agreement import ParityReport

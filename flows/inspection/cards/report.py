@@ -21,8 +21,9 @@ from inspection.cards.evidence import (
 from inspection.cards.parity import parity_components
 from inspection.cards.style import make_grid, make_table, show_amount, show_estimate, show_rate, to_picture
 from inspection.decision.evaluation import Evaluation
-from inspection.decision.explanation import percent
 from inspection.decision.promise import OperatingPointReport, Promise
+from inspection.decision.rounding import percent
+from inspection.decision.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from inspection.export.parity import ParityGate
@@ -111,7 +112,7 @@ def describe_verdict(evaluation: Evaluation, report: OperatingPointReport) -> li
         names = {"escape": "escapes", "overkill": "false alarms", "review": "reviews"}
         lost = " and on ".join(names[one.limit] for one in report.gave_way)
         headline = f"## Verdict: works on its own, but the limit on {lost} is not kept for certain\n\n" + "\n".join(
-            f"- {names[one.limit]}: asked for at most {percent(one.asked)}, got **{percent(one.got)}**: {one.why}"
+            f"- {names[one.limit]}: asked for at most {percent(one.asked)}, got **{percent(one.got, 'up')}**: {one.why}"
             for one in report.gave_way
         )
     else:
@@ -121,11 +122,12 @@ def describe_verdict(evaluation: Evaluation, report: OperatingPointReport) -> li
         ["bad parts that pass (escapes)", show_amount(predicted["escapes"])],
         ["good parts that fail (false alarms)", show_amount(predicted["false_alarms"])],
         ["parts that go to review", show_amount(predicted["reviews"])],
+        [f"parts without a trustworthy score (errors: {evaluation.on_error})", show_amount(predicted["errors"])],
     ]
     promise = (
         f"**Promised with {percent(report.escape.confidence)} confidence:** at most "
-        f"**{percent(report.escape.rate)}** of bad parts pass, and, with the same confidence, at most "
-        f"**{percent(report.overkill.rate)}** of good parts fail."
+        f"**{percent(report.escape.rate, 'up')}** of bad parts pass, and, with the same confidence, at most "
+        f"**{percent(report.overkill.rate, 'up')}** of good parts fail."
     )
     return [
         Markdown(headline),
@@ -137,8 +139,9 @@ def describe_verdict(evaluation: Evaluation, report: OperatingPointReport) -> li
 
 
 def contradicts_promise(evaluation: Evaluation, report: OperatingPointReport) -> bool:
-    """Whether the holdout shows, beyond chance, a higher rate than was promised."""
-    return evaluation.rates.escape.low > report.escape.rate or evaluation.rates.overkill.low > report.overkill.rate
+    """Whether the holdout shows, beyond chance, that the line does worse than was promised."""
+    done = evaluation.resolved
+    return done.escape.low > report.escape.rate or done.overkill.low > report.overkill.rate
 
 
 def _describe_promises(
@@ -148,14 +151,14 @@ def _describe_promises(
         [
             name,
             percent(promise.limit),
-            f"**{percent(promise.rate)}**",
-            percent(promise.expected_rate),
+            f"**{percent(promise.rate, 'up')}**",
+            percent(promise.expected_rate, "up"),
             show_rate(measured),
             _say_whether_kept(promise, label),
         ]
         for name, label, promise, measured in (
-            ("escapes", "bad", report.escape, evaluation.rates.escape),
-            ("false alarms", "good", report.overkill, evaluation.rates.overkill),
+            ("escapes", "bad", report.escape, evaluation.resolved.escape),
+            ("false alarms", "good", report.overkill, evaluation.resolved.overkill),
         )
     ]
     reviews = evaluation.per_thousand["reviews"]
@@ -166,7 +169,8 @@ def _describe_promises(
             percent(report.max_review_rate),
             "not promised",
             percent(report.review_rate),
-            f"**{percent(reviews.value / 1000)}** ({percent(reviews.low / 1000)} to {percent(reviews.high / 1000)})",
+            f"**{percent(reviews.value / 1000)}** "
+            f"({percent(reviews.low / 1000, 'down')} to {percent(reviews.high / 1000, 'up')})",
             "yes" if kept else "**no**",
         ]
     )
@@ -185,7 +189,7 @@ def _describe_promises(
         components.append(make_grid(threshold_pictures))
     if len(report.choices) > 1:
         choices = [
-            [str(one.escapes), percent(one.escape_bound), f"{one.lower:.3f}", percent(one.review_rate)]
+            [str(one.escapes), percent(one.escape_bound, "up"), f"{one.lower:.3f}", percent(one.review_rate)]
             for one in report.choices
         ]
         components.append(
@@ -203,6 +207,8 @@ def _describe_promises(
 def _say_whether_kept(promise: Promise, label: str) -> str:
     if promise.kept:
         return "yes, proven"
+    if promise.moved_for == "errors":
+        return "**no**, the input guard refuses more good parts"
     if promise.moved:
         return "**no**, gave way to the limit on reviews"
     unit = "parts" if promise.one_image_each else "groups"
@@ -221,10 +227,10 @@ def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> l
         ),
         to_picture(draw_scores(evaluation, report)),
         make_table(
-            ["", "passed", "to review", "failed"],
+            ["", "passed", "to review", "failed", "errors"],
             [
-                ["**good parts**", *(str(confusion["good"][name]) for name in ("pass", "review", "fail"))],
-                ["**bad parts**", *(str(confusion["bad"][name]) for name in ("pass", "review", "fail"))],
+                ["**good parts**", *(str(confusion["good"][name]) for name in VERDICTS)],
+                ["**bad parts**", *(str(confusion["bad"][name]) for name in VERDICTS)],
             ],
         ),
     ]
@@ -234,12 +240,24 @@ def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> l
         ["false alarms: good, failed", show_rate(rates.overkill)],
         ["reviews of good parts", show_rate(rates.review_good)],
         ["reviews of bad parts", show_rate(rates.review_bad)],
+        ["errors of good parts", show_rate(rates.error_good)],
+        ["errors of bad parts", show_rate(rates.error_bad)],
     ]
-    if evaluation.review_action != "review":
-        header.append(f"when review means {evaluation.review_action}")
-        for row, rate in zip(rows, (resolved.escape, resolved.overkill), strict=False):
-            row.append(show_rate(rate))
-        for row in rows[2:]:
+    errors = rates.error_good.count + rates.error_bad.count
+    if evaluation.review_action != "review" or errors:
+        action = "" if evaluation.review_action == "review" else f"review means {evaluation.review_action}"
+        header.append("when " + " and ".join(filter(None, (action, f"error means {evaluation.on_error}"))))
+        of_the_line = (resolved.escape, resolved.overkill, resolved.review_good, resolved.review_bad)
+        for row, rate in zip(rows, of_the_line, strict=False):
+            row.append(show_rate(rate) if rate.count or rate.total == 0 or rate in of_the_line[:2] else "none")
+        for row in rows[4:]:
             row.append("none")
+    if errors:
+        components.append(
+            Markdown(
+                f"The input guard refuses {errors} pictures: light, contrast, sharpness or size are outside what "
+                "training saw. The device makes errors of them, whatever their score."
+            )
+        )
     components.append(make_table(header, rows))
     return components

@@ -16,6 +16,8 @@ from metaflow.cards import Image as CardImage
 from metaflow.cards import Markdown, Table
 from PIL import Image
 
+from inspection.decision.rounding import Toward, show_rounded
+
 if TYPE_CHECKING:  # they take seconds to import, which every step with a card would wait for
     from inspection.decision.bounds import Rate
     from inspection.decision.ranking import Estimate
@@ -26,10 +28,11 @@ BAD = "#D55E00"  # vermilion
 PASS = "#56B4E9"  # sky blue
 REVIEW = "#F0E442"  # yellow
 FAIL = "#E69F00"  # orange
+ERROR = "#CC79A7"  # reddish purple
 PROMISE = "#009E73"  # bluish green
 INK = "#333333"
 FAINT = "#BBBBBB"
-VERDICT_COLOURS = {"pass": PASS, "review": REVIEW, "fail": FAIL}
+VERDICT_COLOURS = {"pass": PASS, "review": REVIEW, "fail": FAIL, "error": ERROR}
 
 DOTS_PER_INCH = 110
 WIDTH_IN = 9.0
@@ -88,7 +91,8 @@ def show_rate(rate: "Rate") -> str:
     """A measured rate as text: 3 of 45 = 6.7% (1.4% to 18.3%)."""
     if rate.total == 0:
         return "no images"
-    return f"{show_count(rate)} = **{100 * rate.rate:.1f}%** ({100 * rate.low:.1f}% to {100 * rate.high:.1f}%)"
+    low, high = show_rounded(100 * rate.low, 1, "down"), show_rounded(100 * rate.high, 1, "up")
+    return f"{show_count(rate)} = **{100 * rate.rate:.1f}%** ({low}% to {high}%)"
 
 
 def show_count(rate: "Rate") -> str:
@@ -98,16 +102,19 @@ def show_count(rate: "Rate") -> str:
 
 def show_estimate(estimate: "Estimate") -> str:
     """A figure with its interval as text."""
-    return f"**{estimate.value:.3f}** ({estimate.low:.3f} to {estimate.high:.3f})"
+    return (
+        f"**{estimate.value:.3f}** ({show_rounded(estimate.low, 3, 'down')} to {show_rounded(estimate.high, 3, 'up')})"
+    )
 
 
 def show_amount(estimate: "Estimate") -> str:
     """A number of parts with its interval as text: 0.25 (0.03 to 1.2), 877 (737 to 958)."""
 
-    def show(value: float) -> str:
-        return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    def show(value: float, toward: Toward) -> str:
+        return show_rounded(value, 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2, toward)
 
-    return f"**{show(estimate.value)}** ({show(estimate.low)} to {show(estimate.high)})"
+    low, high = show(estimate.low, "down"), show(estimate.high, "up")
+    return f"**{show(estimate.value, 'nearest')}** ({low} to {high})"
 
 
 def make_grid(pictures: Sequence[tuple[str, np.ndarray]]) -> Table:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from inspection.decision.rounding import Toward, show_rounded
 from inspection.errors import StorageError
 from inspection.settings import REPOSITORY
 from inspection.storage import Storage, open_storage
@@ -135,13 +136,14 @@ def format_time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({format_age(moment)})"
 
 
-def format_figure(name: str, value: Any, interval: bool = True) -> str:
+def format_figure(name: str, value: Any, interval: bool = True, toward: Toward = "nearest") -> str:
     """A metric for a person: rates in percent, an interval in brackets behind its figure.
 
     Args:
         name: names that end in `rate`, `share` or `agreement` are shares.
         value: a number, or a mapping with `value` or `rate`, and `low` and `high`.
         interval: whether to show the interval.
+        toward: how a share is rounded; promised ones and ends of an interval go outwards.
     """
     if isinstance(value, Mapping) and ("rate" in value or "value" in value):
         figure = value.get("rate", value.get("value"))
@@ -149,11 +151,16 @@ def format_figure(name: str, value: Any, interval: bool = True) -> str:
             return "unknown"
         text = format_figure(name, figure)
         if interval and "low" in value and "high" in value:
-            low, high = (format_figure(name, value[end]).removesuffix(" %") for end in ("low", "high"))
-            text += f" ({low}-{high})"
+            low, high = (
+                format_figure(name, value["low"], toward="down"),
+                format_figure(name, value["high"], toward="up"),
+            )
+            text += f" ({low.removesuffix(' %')}-{high.removesuffix(' %')})"
         return text
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value * 100:.1f} %" if name.endswith(("rate", "share", "agreement")) else f"{value:.3g}"
+        if not name.endswith(("rate", "share", "agreement")):
+            return f"{value:.3g}"
+        return f"{show_rounded(100 * value, 1, 'up' if name.startswith('promised') else toward)} %"
     return str(value) if isinstance(value, str | int) else json.dumps(value)

@@ -8,6 +8,7 @@ from inspection.dataset.findings import Finding, make_finding
 from inspection.dataset.image_facts import BLACK_LEVEL, ImageFacts
 from inspection.dataset.images import SourceImage
 from inspection.decision.bounds import groups_needed
+from inspection.decision.promise import first_confidences
 from inspection.settings import Settings
 
 CONSTANT_RANGE = 2  # grey levels; a decoder's rounding stays below
@@ -92,12 +93,13 @@ def find_too_few(images: Sequence[SourceImage], settings: Settings) -> Iterator[
 def _find_few_for_promise(images: Sequence[SourceImage], settings: Settings) -> Iterator[Finding]:
     """Whether the limits on escapes and overkill can be proven at all with so many independent parts."""
     point, share = settings.operating_point, settings.data.calibration_fraction
-    for label, limit, what in (
-        ("bad", point.max_escape_rate, "escapes"),
-        ("good", point.max_overkill_rate, "overkill"),
+    escape, overkill = first_confidences(point)
+    for label, limit, confidence, what in (
+        ("bad", point.max_escape_rate, escape, "escapes"),
+        ("good", point.max_overkill_rate, overkill, "overkill"),
     ):
         groups = len({image.group for image in images if image.label == label})
-        wanted = math.ceil(groups_needed(limit, point.confidence) / share)
+        wanted = math.ceil(groups_needed(limit, confidence) / share)
         if 0 < groups < wanted:
             yield make_finding(
                 "few-images",

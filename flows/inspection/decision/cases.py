@@ -21,8 +21,8 @@ class Case:
     defect_type: str | None
     score: float
     probability: float  # p(bad), at the calibration set's prevalence
-    verdict: Literal["pass", "review", "fail"]
-    distance: float  # from the threshold that decided, in logits
+    verdict: Literal["pass", "review", "fail", "error"]
+    distance: float  # from the threshold that decides, in logits
 
 
 def list_cases(
@@ -42,7 +42,7 @@ def list_cases(
         types: type of defect of each image, length N.
         uris: where each image is, length N.
         probabilities: float64 [N], p(bad).
-        verdicts: str [N] of pass, review, fail.
+        verdicts: str [N] of pass, review, fail, error.
         point: thresholds.
 
     Returns:

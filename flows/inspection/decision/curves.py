@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.contract import OperatingPoint
 from inspection.decision.bounds import Rate, measure_rate
 from inspection.settings import OperatingPointSettings
 
@@ -91,14 +90,14 @@ def measure_reliability(probabilities: np.ndarray, is_bad: np.ndarray, groups: S
 
 
 def draw_cost_curve(
-    scores: np.ndarray, is_bad: np.ndarray, point: OperatingPoint, settings: OperatingPointSettings
+    scores: np.ndarray, is_bad: np.ndarray, outlets: np.ndarray, settings: OperatingPointSettings
 ) -> CostCurve:
     """Cost per 1,000 parts over a single threshold, and at the operating point.
 
     Args:
         scores: float64 [N], finite.
         is_bad: bool [N], both classes present.
-        point: the operating point to stand beside the curve.
+        outlets: str [N] of pass, review, fail: what the line does at the operating point that stands beside the curve.
         settings: escape_cost, review_cost, expected_defect_rate.
     """
     bad, good = np.sort(scores[is_bad]), np.sort(scores[~is_bad])
@@ -112,8 +111,7 @@ def draw_cost_curve(
     alarms = sound * (1 - np.searchsorted(good, cuts, side="right") / len(good))
     cost = settings.escape_cost * escapes + alarms
     best = int(np.argmin(cost))
-    passed, failed = scores < point.lower, scores > point.upper
-    reviewed = ~passed & ~failed
+    passed, failed, reviewed = (outlets == name for name in ("pass", "fail", "review"))
     chosen = (
         settings.escape_cost * defects * passed[is_bad].mean()
         + sound * failed[~is_bad].mean()

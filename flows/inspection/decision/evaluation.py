@@ -29,11 +29,13 @@ from inspection.decision.verdicts import (
     decide_all,
     measure_verdicts,
     predict_per_thousand,
+    resolve_all,
+    resolve_errors,
 )
 from inspection.errors import DataError
 from inspection.settings import OperatingPointSettings
 
-SCHEMA = "1.0"  # of metrics.json
+SCHEMA = "1.1"  # of metrics.json
 NO_TYPE = "(no type given)"
 
 
@@ -47,6 +49,7 @@ class TypeResult:
     escape: Rate
     review: Rate
     caught: Rate
+    error: Rate
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,16 @@ class LotResult:
     escape: Rate
     overkill: Rate
     review: Rate
+    error: Rate
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures of the holdout. `to_json` gives metrics.json."""
+    """All figures of the holdout. `to_json` gives metrics.json.
+
+    Ranking, reliability and histogram are those of all scores, also of pictures that the input guard refuses; rates,
+    confusion, costs and predictions are those of the line, where such a picture is an error.
+    """
 
     images: int
     good: int
@@ -72,19 +80,21 @@ class Evaluation:
     auroc: Estimate
     average_precision: Estimate  # at the holdout's share of bad images
     rates: VerdictRates
-    resolved: VerdictRates  # with parts under review treated as review_action says
+    resolved: VerdictRates  # what the line does: review and error treated as review_action and on_error say
     review_action: str
+    on_error: str
     confusion: dict[str, dict[str, int]]  # label to verdict to images
     per_type: tuple[TypeResult, ...]  # () when no image has a type
     per_lot: tuple[LotResult, ...]  # () when there are fewer than two lots
     reliability: Reliability
     cost: CostCurve
     expected_defect_rate: float
-    per_thousand: dict[str, Estimate]  # escapes, false_alarms, reviews per 1,000 parts at expected_defect_rate
+    per_thousand: dict[str, Estimate]  # escapes, false_alarms, reviews, errors at expected_defect_rate
     histogram: Histogram
     mistakes: tuple[Case, ...]  # escapes, farthest from the threshold first, then false alarms likewise
     closest_calls: tuple[Case, ...]  # right verdicts, nearest to a threshold first
     robustness: tuple[RobustnessRow, ...] = ()
+    robustness_images: int = 0  # of the holdout, on which robustness was measured
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
@@ -106,6 +116,7 @@ def evaluate(
     calibration: Calibration,
     settings: OperatingPointSettings,
     seed: int = 0,
+    refused: np.ndarray | None = None,
 ) -> Evaluation:
     """Measure everything on the holdout.
 
@@ -116,10 +127,11 @@ def evaluate(
         types: type of defect of each image, None where there is none, length N.
         lots: lot of each image, None or "" where there is none, length N.
         uris: where each image is, length N.
-        point: thresholds, chosen on the calibration split.
+        point: thresholds, chosen on the calibration split, and what follows from a review or an error.
         calibration: score to probability, fitted on the calibration split.
-        settings: review_action, expected_defect_rate, costs.
+        settings: expected_defect_rate, costs.
         seed: of the bootstrap.
+        refused: bool [N], pictures that the input guard refuses; None = none of them.
 
     Raises:
         DataError: a score is not finite, one class is missing, lengths differ.
@@ -130,9 +142,10 @@ def evaluate(
     for name, column in (("groups", groups), ("types", types), ("lots", lots), ("uris", uris)):
         if len(column) != len(scores):
             raise DataError(f"holdout: want {len(scores)} {name}, one per image, found {len(column)}")
-    verdicts = decide_all(scores, point)
-    resolved = np.where(verdicts == "review", settings.review_action, verdicts)
-    rates = measure_verdicts(verdicts, is_bad, groups)
+    verdicts = decide_all(scores, point, refused)
+    outlets = resolve_all(verdicts, point)
+    rates, resolved = measure_verdicts(verdicts, is_bad, groups), measure_verdicts(outlets, is_bad, groups)
+    reviewed = measure_verdicts(resolve_errors(verdicts, point), is_bad, groups)
     auroc, average_precision = estimate_ranking(scores, is_bad, groups, seed)
     probabilities = probability(scores, calibration)
     mistakes, closest_calls = list_cases(scores, is_bad, types, uris, probabilities, verdicts, point)
@@ -144,15 +157,16 @@ def evaluate(
         auroc=auroc,
         average_precision=average_precision,
         rates=rates,
-        resolved=measure_verdicts(resolved, is_bad, groups),
-        review_action=settings.review_action,
+        resolved=resolved,
+        review_action=point.review_action,
+        on_error=point.on_error,
         confusion=count_verdicts(verdicts, is_bad),
         per_type=_measure_types(scores, is_bad, groups, types, verdicts),
         per_lot=_measure_lots(is_bad, groups, lots, verdicts),
         reliability=measure_reliability(probabilities, is_bad, groups),
-        cost=draw_cost_curve(scores, is_bad, point, settings),
+        cost=draw_cost_curve(scores, is_bad, outlets, settings),
         expected_defect_rate=settings.expected_defect_rate,
-        per_thousand=predict_per_thousand(rates, settings.expected_defect_rate),
+        per_thousand=predict_per_thousand(resolved, reviewed, rates, settings.expected_defect_rate),
         histogram=make_histogram(scores, is_bad),
         mistakes=mistakes,
         closest_calls=closest_calls,
@@ -183,6 +197,7 @@ def _measure_types(
                 escape=rates.escape,
                 review=rates.review_bad,
                 caught=rates.caught,
+                error=rates.error_bad,
             )
         )
     return tuple(results)
@@ -208,6 +223,7 @@ def _measure_lots(
                 escape=rates.escape,
                 overkill=rates.overkill,
                 review=measure_rate(verdicts[chosen] == "review", members),
+                error=measure_rate(verdicts[chosen] == "error", members),
             )
         )
     return tuple(results)

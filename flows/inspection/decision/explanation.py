@@ -1,13 +1,8 @@
 """The operating point in plain English, for a quality engineer."""
 
 from inspection.decision.bounds import Rate
-from inspection.decision.promise import MOST_REVIEWED, OperatingPointReport, Promise
-
-
-def percent(rate: float) -> str:
-    """A rate as text: 6.44%, 5%, 12.3%."""
-    digits = 2 if rate < 0.1 else 1
-    return f"{100 * rate:.{digits}f}".rstrip("0").rstrip(".") + "%"
+from inspection.decision.promise import MOST_REVIEWED, MOVED_FOR, OperatingPointReport, Promise
+from inspection.decision.rounding import percent
 
 
 def explain(report: OperatingPointReport) -> str:
@@ -15,9 +10,10 @@ def explain(report: OperatingPointReport) -> str:
     paragraphs = [
         _describe_autonomy(report),
         _describe_thresholds(report),
-        _describe_promise(report.escape, "Escapes", "bad", "pass", report.calibration_rates["escape"]),
-        _describe_promise(report.overkill, "False alarms", "good", "fail", report.calibration_rates["overkill"]),
+        _describe_promise(report.escape, "Escapes", "bad", "pass", report.resolved_escape),
+        _describe_promise(report.overkill, "False alarms", "good", "fail", report.resolved_overkill),
         _describe_review(report),
+        _describe_errors(report),
         _describe_what_gave_way(report),
         "The promises hold for the kinds of defect, the lighting and the camera that the calibration images show, "
         "not for a kind of defect that they do not hold.",
@@ -50,9 +46,9 @@ def _describe_thresholds(report: OperatingPointReport) -> str:
 def _describe_promise(promise: Promise, name: str, label: str, verdict: str, measured: Rate) -> str:
     trials = f"{label} parts" if promise.one_image_each else f"independent {label} groups"
     text = (
-        f"**{name}.** With {percent(promise.confidence)} confidence at most {percent(promise.rate)} of {label} parts "
-        f"{verdict} (limit: {percent(promise.limit)}). On average over such calibration sets it is at most "
-        f"{percent(promise.expected_rate)}. Of the {measured.total} {label} calibration images, {measured.count} "
+        f"**{name}.** With {percent(promise.confidence)} confidence at most {percent(promise.rate, 'up')} of {label} "
+        f"parts {verdict} (limit: {percent(promise.limit)}). On average over such calibration sets it is at most "
+        f"{percent(promise.expected_rate, 'up')}. Of the {measured.total} {label} calibration images, {measured.count} "
         f"{verdict}ed."
     )
     if not promise.one_image_each:
@@ -64,7 +60,9 @@ def _describe_promise(promise: Promise, name: str, label: str, verdict: str, mea
             f" **The limit is not proven: that takes {promise.groups_needed} {trials} in the calibration split, and "
             f"there are {promise.groups}, so {promise.groups_missing} are missing.**"
         )
-    if promise.moved:
+    if promise.moved_for == "errors":
+        text += f" **The limit is not kept: {MOVED_FOR['errors']}.**"
+    elif promise.moved:
         text += f" **The limit gave way, so that fewer parts go to review: {name.lower()} come last in priority.**"
     return text
 
@@ -92,11 +90,23 @@ def _describe_review(report: OperatingPointReport) -> str:
     return text
 
 
+def _describe_errors(report: OperatingPointReport) -> str:
+    good, bad = report.calibration_rates["error_good"], report.calibration_rates["error_bad"]
+    if good.count + bad.count == 0:
+        return ""
+    rejected = report.point.on_error == "reject"
+    counted = "rejected, good ones count as false alarms" if rejected else "sent to review"
+    return (
+        f"**Errors.** The input guard refuses {good.count} of {good.total} good and {bad.count} of {bad.total} bad "
+        f"calibration images: such parts are {counted}."
+    )
+
+
 def _describe_what_gave_way(report: OperatingPointReport) -> str:
     if not report.gave_way:
         return "All three limits of the settings are kept."
     lines = [
-        f"- {lost.limit}: asked for at most {percent(lost.asked)}, got {percent(lost.got)}: {lost.why}."
+        f"- {lost.limit}: asked for at most {percent(lost.asked)}, got {percent(lost.got, 'up')}: {lost.why}."
         for lost in report.gave_way
     ]
     return "**Limits that are not kept:**\n\n" + "\n".join(lines)

@@ -20,9 +20,18 @@ import numpy as np
 from edge.contract import OperatingPoint
 from inspection.decision.bounds import events_allowed, group_upper_bound, groups_needed
 from inspection.decision.calibration import check_scores
-from inspection.decision.explanation import explain, percent
-from inspection.decision.promise import MOST_REVIEWED, Choice, GaveWay, Promise
+from inspection.decision.explanation import explain
+from inspection.decision.promise import (
+    MOST_REVIEWED,
+    MOVED_FOR,
+    Choice,
+    GaveWay,
+    Promise,
+    first_confidences,
+    share_late_risk,
+)
 from inspection.decision.promise import OperatingPointReport as OperatingPointReport
+from inspection.decision.rounding import percent
 from inspection.decision.thresholds import (
     SLACK,
     ScoreTable,
@@ -32,7 +41,7 @@ from inspection.decision.thresholds import (
     tabulate_scores,
     without_crossing,
 )
-from inspection.decision.verdicts import decide_all, measure_verdicts
+from inspection.decision.verdicts import decide_all, measure_verdicts, resolve_all
 from inspection.errors import DataError
 from inspection.settings import OperatingPointSettings
 
@@ -43,7 +52,11 @@ HOLDING_KEPT = 8  # images named as holding a threshold; ties can be many
 
 
 def choose_operating_point(
-    scores: np.ndarray, is_bad: np.ndarray, groups: Sequence[str], settings: OperatingPointSettings
+    scores: np.ndarray,
+    is_bad: np.ndarray,
+    groups: Sequence[str],
+    settings: OperatingPointSettings,
+    refused: np.ndarray | None = None,
 ) -> OperatingPointReport:
     """Choose the thresholds and say what can be promised of them.
 
@@ -51,10 +64,11 @@ def choose_operating_point(
         scores: float [N], logits that the shipped artifact gave the calibration split.
         is_bad: bool [N].
         groups: name of each image's part or lot, length N; groups are independent, images of one group are not.
-        settings: the limits, the confidence, and which limit gives way first.
+        settings: the limits, the confidence, which limit gives way first, and what follows from a review or an error.
+        refused: bool [N], pictures that the input guard refuses whatever their score; None = none of them.
 
     Raises:
-        DataError: a score is not finite, one class is missing, lengths differ.
+        DataError: a score is not finite, one class is missing or all of it refused, lengths differ.
 
     Source: Clopper and Pearson (1934); fixed-sequence testing over thresholds as in Bauer (1991) and Angelopoulos et
         al. (2021), "Learn then test".
@@ -64,10 +78,13 @@ def choose_operating_point(
     check_scores(scores, is_bad, "calibration split")
     if len(groups) != len(scores):
         raise DataError(f"calibration split: want one group per image, found {len(groups)} for {len(scores)} images")
-    table = tabulate_scores(scores, is_bad, groups)
-    gives_first = settings.priority[-1]
-    escape_confidence = _confidence(settings, gives_first == "escape")
-    overkill_confidence = _confidence(settings, gives_first == "overkill")
+    refused = np.zeros(len(scores), dtype=bool) if refused is None else np.asarray(refused, dtype=bool)
+    if refused.any():
+        what = f"calibration split without the {np.count_nonzero(refused)} images that the input guard refuses"
+        check_scores(scores[~refused], is_bad[~refused], what)
+    table = tabulate_scores(scores, is_bad, groups, refused, settings.on_error == "review")
+    escape_late, overkill_late = share_late_risk(settings)
+    escape_confidence, overkill_confidence = first_confidences(settings)
     escapes = max(0, events_allowed(table.bad_groups, settings.max_escape_rate, escape_confidence, table.bad_one_each))
     overkills = max(
         0, events_allowed(table.good_groups, settings.max_overkill_rate, overkill_confidence, table.good_one_each)
@@ -77,7 +94,7 @@ def choose_operating_point(
     escape = _promise(
         limit=settings.max_escape_rate,
         settings=settings,
-        confidence=escape_confidence,
+        late_share=escape_late,
         allowed=escapes,
         events=table.shares_passed(chosen.lower),
         groups=table.bad_groups,
@@ -86,17 +103,18 @@ def choose_operating_point(
     overkill = _promise(
         limit=settings.max_overkill_rate,
         settings=settings,
-        confidence=overkill_confidence,
+        late_share=overkill_late,
         allowed=overkills,
+        refused=table.good_rejected,
         events=table.shares_failed(chosen.upper),
         groups=table.good_groups,
         one_each=table.good_one_each,
     )
     review_rate = table.review_rate(chosen, settings.expected_defect_rate)
     point = _name_point(chosen, settings, autonomous=review_rate <= MOST_REVIEWED)
-    verdicts = decide_all(scores, point)
+    verdicts = decide_all(scores, point, refused)
     rates = measure_verdicts(verdicts, is_bad, groups)
-    resolved = measure_verdicts(np.where(verdicts == "review", settings.review_action, verdicts), is_bad, groups)
+    resolved = measure_verdicts(resolve_all(verdicts, point), is_bad, groups)
     report = OperatingPointReport(
         point=point,
         escape=escape,
@@ -112,11 +130,13 @@ def choose_operating_point(
             "overkill": rates.overkill,
             "review_good": rates.review_good,
             "review_bad": rates.review_bad,
+            "error_good": rates.error_good,
+            "error_bad": rates.error_bad,
         },
         resolved_escape=resolved.escape,
         resolved_overkill=resolved.overkill,
-        setting_lower=tuple(np.flatnonzero(is_bad & (scores == chosen.lower))[:HOLDING_KEPT].tolist()),
-        setting_upper=tuple(np.flatnonzero(~is_bad & (scores == chosen.upper))[:HOLDING_KEPT].tolist()),
+        setting_lower=tuple(np.flatnonzero(is_bad & ~refused & (scores == chosen.lower))[:HOLDING_KEPT].tolist()),
+        setting_upper=tuple(np.flatnonzero(~is_bad & ~refused & (scores == chosen.upper))[:HOLDING_KEPT].tolist()),
         choices=_list_choices(table, overkills, escape_confidence, settings),
         text="",
     )
@@ -139,11 +159,6 @@ def choose_operating_point(
     return report
 
 
-def _confidence(settings: OperatingPointSettings, may_move: bool) -> float:
-    """Confidence of a bound; a threshold that may still be moved after a look at the scores spends half its risk."""
-    return 1 - (1 - settings.confidence) / 2 if may_move else settings.confidence
-
-
 def _keep_review_limit(table: ScoreTable, thresholds: Thresholds, settings: OperatingPointSettings) -> Thresholds:
     """Let the limit that comes last in `priority` give way when too many parts would go to review."""
     defect_rate, limit = settings.expected_defect_rate, settings.max_review_rate
@@ -158,22 +173,25 @@ def _promise(
     *,
     limit: float,
     settings: OperatingPointSettings,
-    confidence: float,
+    late_share: float,
     allowed: int,
     events: float,
     groups: int,
     one_each: bool,
+    refused: float = 0.0,
 ) -> Promise:
     """The bound that holds at the chosen threshold.
 
     `allowed` was fixed before the scores were seen, so its bound holds as it is. A threshold that was moved beyond
-    it, to j more events, was picked by looking: the other half of the risk is spread over all j as 1 / (j (j + 1)),
+    it, to j more events, was picked by looking: `late_share` of the risk is spread over all j as 1 / (j (j + 1)),
     so that the bounds hold for all of them at once.
     """
+    risk = 1 - settings.confidence
+    confidence = 1 - risk * (1 - late_share)
     moved = max(0, math.ceil(events - SLACK) - allowed)
     needed = groups_needed(limit, confidence)
     if moved:
-        confidence = 1 - (1 - settings.confidence) / 2 / (moved * (moved + 1))
+        confidence = 1 - risk * late_share / (moved * (moved + 1))
     rate = group_upper_bound(allowed + moved, groups, confidence, one_each)
     return Promise(
         limit=limit,
@@ -187,6 +205,7 @@ def _promise(
         expected_rate=min(1.0, (allowed + moved + 1) / (groups + 1)),
         one_image_each=one_each,
         moved=moved > 0,
+        moved_for=("errors" if refused > allowed + SLACK else "reviews") if moved else "",
     )
 
 
@@ -222,7 +241,9 @@ def _list_what_gave_way(
     for name, promise, label in kinds:
         if promise.kept:
             continue
-        if promise.moved:
+        if promise.moved_for == "errors":
+            why = MOVED_FOR["errors"]
+        elif promise.moved:
             why = f"it comes last in priority, and more than {percent(settings.max_review_rate)} would go to review"
         else:
             unit = f"{label} parts" if promise.one_image_each else f"independent {label} groups"

@@ -6,8 +6,15 @@ from typing import Any, Literal
 
 from edge.contract import OperatingPoint
 from inspection.decision.bounds import Rate
+from inspection.settings import OperatingPointSettings
 
+MOVED_RISK = 0.5  # share of the risk of a threshold that may be moved
+REFUSED_RISK = 0.05  # of good parts that are rejected unjudged
 MOST_REVIEWED = 0.5  # a model that sends more than this to review does not decide on its own
+MOVED_FOR = {  # why a limit gave way, in words
+    "reviews": "it gave way to the limit on reviews",
+    "errors": "the input guard refuses more good parts than that, and on_error rejects them",
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Promise:
     events: float  # shares of groups that show the event at the chosen point
     expected_rate: float  # conformal: the expected true rate is at most this
     one_image_each: bool  # every group holds a single image of this class
-    moved: bool  # the threshold was moved past the limit to keep max_review_rate
+    moved: bool  # more events than the limit allows were found or let happen
+    moved_for: Literal["", "reviews", "errors"] = ""  # what for: max_review_rate, or the guard refuses so many
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class OperatingPointReport:
     autonomous: bool
     has_band: bool  # False: one point, every part passes or fails
     gave_way: tuple[GaveWay, ...]
-    calibration_rates: dict[str, Rate]  # escape, overkill, review_good, review_bad: measured on the calibration split
+    calibration_rates: dict[str, Rate]  # of the verdicts, measured on the calibration split
     resolved_escape: Rate  # with parts under review treated as review_action says
     resolved_overkill: Rate
     setting_lower: tuple[int, ...]  # indices of the bad images that hold the lower threshold where it is
@@ -75,3 +83,20 @@ class OperatingPointReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         return dataclasses.asdict(self)
+
+
+def share_late_risk(settings: OperatingPointSettings) -> tuple[float, float]:
+    """Shares of the risk, for escapes and overkill, that are kept for thresholds which follow from the scores.
+
+    A threshold that may be moved after a look at the scores keeps half. Good parts that are rejected unjudged may be
+    more than the limit allows, which shows only in the scores too, but seldom: overkill keeps a twentieth for it.
+    """
+    moves = settings.priority[-1]
+    rejected = REFUSED_RISK if settings.on_error == "reject" else 0.0
+    return MOVED_RISK if moves == "escape" else 0.0, MOVED_RISK if moves == "overkill" else rejected
+
+
+def first_confidences(settings: OperatingPointSettings) -> tuple[float, float]:
+    """Confidences of the bounds on escapes and overkill at thresholds that nothing has moved."""
+    escape, overkill = (1 - (1 - settings.confidence) * (1 - late) for late in share_late_risk(settings))
+    return escape, overkill

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from inspection.decision.bounds import INTERVAL_CONFIDENCE
 
 RESAMPLES = 1000
-CHUNK = 4_000_000  # resampled weights held at once
+CHUNK = 500_000  # resampled weights held at once
 
 
 @dataclass(frozen=True)

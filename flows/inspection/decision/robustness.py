@@ -64,11 +64,12 @@ class RobustnessRow:
     auroc: float
     escape: Rate
     overkill: Rate
-    review: Rate  # of both classes, at the holdout's share of bad images
+    review: Rate  # of both classes, at the share of bad images among these
+    error: Rate  # of both classes: the input guard refuses the picture
     changed: Rate  # verdicts that differ from those of the pictures as they are
 
 
-def perturb(pixels: np.ndarray, kind: Kind, strength: float, seed: int = 0) -> np.ndarray:
+def perturb(pixels: np.ndarray, kind: Kind, strength: float, seed: int | Sequence[int] = 0) -> np.ndarray:
     """Change every picture in one way.
 
     Args:
@@ -118,8 +119,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def summarise_robustness(
-    clean_scores: np.ndarray,
-    disturbed: Sequence[tuple[Disturbance, np.ndarray]],
+    clean: tuple[np.ndarray, np.ndarray],
+    disturbed: Sequence[tuple[Disturbance, np.ndarray, np.ndarray]],
     is_bad: np.ndarray,
     groups: Sequence[str],
     point: OperatingPoint,
@@ -127,8 +128,9 @@ def summarise_robustness(
     """Compare the verdicts of disturbed pictures with those of the pictures as they are.
 
     Args:
-        clean_scores: float [N], of the holdout as it is.
-        disturbed: each disturbance with the scores [N] that the same artifact gave the disturbed holdout.
+        clean: scores float [N] of the pictures as they are, and bool [N] of those that the input guard refuses.
+        disturbed: each disturbance with the scores that the same artifact gave the disturbed pictures, and those of
+            them that the input guard refuses.
         is_bad: bool [N], both classes present.
         groups: name of each image's group, length N.
         point: the operating point.
@@ -139,15 +141,15 @@ def summarise_robustness(
     Raises:
         DataError: an array has another length, or a score is not finite.
     """
-    clean = decide_all(np.asarray(clean_scores), point)
-    rows = [("as they are", "none", 0.0, np.asarray(clean_scores, dtype=np.float64))]
-    rows += [(one.name, one.kind, one.strength, np.asarray(scores, dtype=np.float64)) for one, scores in disturbed]
+    unchanged = decide_all(clean[0], point, clean[1])
+    rows = [("as they are", "none", 0.0, *clean)]
+    rows += [(one.name, one.kind, one.strength, scores, refused) for one, scores, refused in disturbed]
     names = np.asarray(groups, dtype=str)
     summary = []
-    for name, kind, strength, scores in rows:
+    for name, kind, strength, scores, refused in rows:
         if scores.shape != is_bad.shape or not np.isfinite(scores).all():
             raise DataError(f"pictures {name}: want {len(is_bad)} finite scores, found shape {scores.shape}")
-        verdicts = decide_all(scores, point)
+        verdicts = decide_all(scores, point, refused)
         summary.append(
             RobustnessRow(
                 name=name,
@@ -157,7 +159,8 @@ def summarise_robustness(
                 escape=measure_rate(verdicts[is_bad] == "pass", names[is_bad].tolist()),
                 overkill=measure_rate(verdicts[~is_bad] == "fail", names[~is_bad].tolist()),
                 review=measure_rate(verdicts == "review", names.tolist()),
-                changed=measure_rate(verdicts != clean, names.tolist()),
+                error=measure_rate(verdicts == "error", names.tolist()),
+                changed=measure_rate(verdicts != unchanged, names.tolist()),
             )
         )
     return tuple(summary)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.contract import OperatingPoint
+from edge.verdict import action_for
 from inspection.decision.bounds import Rate, make_rate
 from inspection.decision.ranking import Estimate
 
-VERDICTS = ("pass", "review", "fail")
+VERDICTS = ("pass", "review", "fail", "error")
+OUTLETS = {"accept": "pass", "reject": "fail", "review": "review"}  # what the line does with a part, as a verdict
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,43 @@ class VerdictRates:
     overkill: Rate  # good and failed
     cleared: Rate  # good and passed
     review_good: Rate
+    error_bad: Rate  # no trustworthy score: the input guard refused the picture
+    error_good: Rate
 
 
-def decide_all(scores: np.ndarray, point: OperatingPoint) -> np.ndarray:
-    """The verdict of each score, as the device gives it; str [N] of pass, review, fail."""
-    return np.where(scores < point.lower, "pass", np.where(scores > point.upper, "fail", "review"))
+def decide_all(scores: np.ndarray, point: OperatingPoint, refused: np.ndarray | None = None) -> np.ndarray:
+    """The verdict of each part, as the device gives it.
+
+    Args:
+        scores: float64 [N].
+        point: thresholds.
+        refused: bool [N], pictures that the input guard refuses whatever their score; None = none of them.
+
+    Returns:
+        str [N] of pass, review, fail, error.
+    """
+    verdicts = np.where(scores < point.lower, "pass", np.where(scores > point.upper, "fail", "review"))
+    return verdicts if refused is None else np.where(refused, "error", verdicts)
+
+
+def resolve_all(verdicts: np.ndarray, point: OperatingPoint) -> np.ndarray:
+    """What the line does with each part, by `review_action` and `on_error`; str [N] of pass, review, fail."""
+    resolved = verdicts.copy()
+    for name in ("review", "error"):
+        resolved[verdicts == name] = OUTLETS[action_for(name, point)]
+    return resolved
+
+
+def resolve_errors(verdicts: np.ndarray, point: OperatingPoint) -> np.ndarray:
+    """The verdicts with each error treated as `on_error` says; str [N] of pass, review, fail."""
+    return np.where(verdicts == "error", OUTLETS[action_for("error", point)], verdicts)
 
 
 def measure_verdicts(verdicts: np.ndarray, is_bad: np.ndarray, groups: Sequence[str]) -> VerdictRates:
     """Rates of each verdict per class, with intervals that count groups.
 
     Args:
-        verdicts: str [N] of pass, review, fail.
+        verdicts: str [N] of pass, review, fail, error.
         is_bad: bool [N].
         groups: name of each image's group, length N.
     """
@@ -43,12 +70,21 @@ def measure_verdicts(verdicts: np.ndarray, is_bad: np.ndarray, groups: Sequence[
     for chosen in (is_bad, ~is_bad):
         of_class, members = verdicts[chosen], len(set(names[chosen].tolist()))
         rates += [make_rate(int(np.count_nonzero(of_class == name)), len(of_class), members) for name in VERDICTS]
-    escape, review_bad, caught, cleared, review_good, overkill = rates
-    return VerdictRates(escape, caught, review_bad, overkill, cleared, review_good)
+    escape, review_bad, caught, error_bad, cleared, review_good, overkill, error_good = rates
+    return VerdictRates(escape, caught, review_bad, overkill, cleared, review_good, error_bad, error_good)
 
 
-def predict_per_thousand(rates: VerdictRates, defect_rate: float) -> dict[str, Estimate]:
-    """What happens to 1,000 parts of which `defect_rate` are bad; the interval of a sum adds both intervals."""
+def predict_per_thousand(
+    resolved: VerdictRates, reviewed: VerdictRates, rates: VerdictRates, defect_rate: float
+) -> dict[str, Estimate]:
+    """What happens to 1,000 parts of which `defect_rate` are bad; the interval of a sum adds both intervals.
+
+    Args:
+        resolved: of what the line does, for escapes and false alarms.
+        reviewed: with errors resolved and reviews not, for reviews.
+        rates: of the verdicts, for errors.
+        defect_rate: share of bad parts on the line.
+    """
 
     def weigh(bad: Rate | None, good: Rate | None) -> Estimate:
         parts = [(1000 * share, rate) for share, rate in ((defect_rate, bad), (1 - defect_rate, good)) if rate]
@@ -59,9 +95,10 @@ def predict_per_thousand(rates: VerdictRates, defect_rate: float) -> dict[str, E
         )
 
     return {
-        "escapes": weigh(rates.escape, None),
-        "false_alarms": weigh(None, rates.overkill),
-        "reviews": weigh(rates.review_bad, rates.review_good),
+        "escapes": weigh(resolved.escape, None),
+        "false_alarms": weigh(None, resolved.overkill),
+        "reviews": weigh(reviewed.review_bad, reviewed.review_good),
+        "errors": weigh(rates.error_bad, rates.error_good),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edge import contract as contracts
-from edge.contract import Artifact, Calibration, Contract, InputContract, OperatingPoint
+from edge.contract import Artifact, Calibration, Contract, InputContract, InputGuard, OperatingPoint
 from edge.digest import sha256_of
 from edge.errors import EdgeError
 from edge.package import CONTRACT_FILE, open_package
@@ -21,7 +21,7 @@ from inspection.errors import ConversionError, PackageError
 from inspection.export.archive import archive_package, read_archive
 from inspection.export.device import run_edge
 from inspection.export.golden import Candidates, write_golden
-from inspection.export.guard import drift_reference, learn_guard, measure
+from inspection.export.guard import drift_reference, measure
 from inspection.settings import ExportSettings
 
 __all__ = ["Candidates", "PackageContent", "archive_package", "build_package", "read_archive"]
@@ -45,10 +45,8 @@ class PackageContent:
     defect_types: Sequence[str]  # names of the model's type outputs, in order
     calibration: Calibration
     operating_point: OperatingPoint
-    guard_margin: float  # how far outside the training range a picture may lie, in ranges
-    training_batches: Iterable[np.ndarray]  # uint8 [n, H, W, 3] each: the training split, for the input guard
-    training_sizes: Sequence[tuple[int, int]]  # (width, height) px of the training pictures before resizing
-    calibration_batches: Iterable[np.ndarray]  # the calibration split, for the drift reference
+    guard: InputGuard  # the one that calibration split and holdout were judged with
+    calibration_batches: Iterable[np.ndarray]  # uint8 [n, H, W, 3] each: the calibration split, for the drift reference
     calibration_scores: np.ndarray  # float64 [N], logits of the artifact on it
     golden: Candidates  # pictures of the training or calibration split
     provenance: Mapping[str, Any]  # JSON: snapshot, run, commit, versions, metrics with intervals, parity, latency
@@ -115,7 +113,7 @@ def _fill(work: Path, content: PackageContent, settings: ExportSettings) -> None
         defect_types=tuple(content.defect_types),
         artifact=Artifact(MODEL_FILE, content.kind),
         input=content.input,
-        guard=learn_guard(measure(content.training_batches), content.training_sizes, content.guard_margin),
+        guard=content.guard,
         calibration=content.calibration,
         operating_point=content.operating_point,
         self_test=golden.self_test,

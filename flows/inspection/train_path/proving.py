@@ -1,7 +1,8 @@
 """The second half of the train path: what ships is proved to decide as the trained model does, gets its thresholds
 on the calibration split, and is judged once on the holdout.
 
-Every score of a split comes from the artifact that ships, through `edge.detector`, in a process of its own.
+Every score of a split comes from the artifact that ships, through `edge.detector`, in a process of its own, and every
+picture passes the input guard that ships, or is an error as it would be on the device.
 """
 
 import dataclasses
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from edge.contract import Calibration, InputContract
+from edge.contract import Calibration, InputContract, InputGuard
 from edge.preprocess import prepare_file, to_model_input
 from inspection.dataset.intake import open_images, read_original
 from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
 from inspection.errors import ParityError
 from inspection.settings import Settings
 from inspection.storage import open_storage
+from inspection.train_path.judging import judge_rows, learn_input_guard
 from inspection.train_path.learning import TrainedModel, load_trained, open_cache
 from inspection.train_path.stored_models import fetch_model, store_model
 
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 PARITY_SOURCES = 4000  # training images compared at most; a flip rate of 1 % is well known long before
 JPEG_IMAGES = 300  # compared with their own JPEG at most
 JPEG_QUALITY = 95
+ROBUSTNESS_IMAGES = 500  # of the holdout, disturbed at most
 SEED = 0  # of the choice of images, where not all are taken, and of their copies
 
 
@@ -66,6 +69,8 @@ class Decision:
     report: "OperatingPointReport"
     calibration: Calibration
     scores: np.ndarray  # float64 [N], of the calibration split in the snapshot's order
+    refused: np.ndarray  # bool [N], likewise: the input guard refuses the picture
+    guard: InputGuard  # that ships, learnt from the training split
     device: dict[str, Any]  # latency and memory on this machine
     jpeg: "JpegAgreement"
 
@@ -146,42 +151,78 @@ def choose_thresholds(settings: Settings, snapshot_id: str, exported: Exported) 
     from inspection.decision.operating_point import choose_operating_point
 
     snapshot = load_snapshot(open_storage(settings.storage_root), snapshot_id)
+    guard = learn_input_guard(settings, snapshot.select("train"))
     rows = snapshot.select("calibration")
     is_bad = np.array([row.label == "bad" for row in rows])
-    device = score_rows(settings, exported, rows)
-    report = choose_operating_point(device.scores, is_bad, [row.group for row in rows], settings.operating_point)
-    jpeg = compare_with_jpeg(settings, snapshot, exported, report)
-    return Decision(report, fit_calibration(device.scores, is_bad), device.scores, device.describe(), jpeg)
+    judged = judge_rows(settings, exported, rows, guard)
+    kept, scores = ~judged.refused, judged.scores
+    report = choose_operating_point(
+        scores, is_bad, [row.group for row in rows], settings.operating_point, judged.refused
+    )
+    return Decision(
+        report=report,
+        calibration=fit_calibration(scores[kept], is_bad[kept]),
+        scores=scores,
+        refused=judged.refused,
+        guard=guard,
+        device=judged.device.describe(),
+        jpeg=compare_with_jpeg(settings, snapshot, exported, report),
+    )
 
 
 def evaluate_holdout(settings: Settings, snapshot_id: str, exported: Exported, decision: Decision) -> "Evaluation":
-    """Judge the artifact on the holdout, as it is and disturbed."""
+    """Judge the artifact on the holdout, as it is, and on a part of it disturbed."""
     from inspection.decision.evaluation import evaluate
-    from inspection.decision.robustness import DISTURBANCES, perturb, summarise_robustness
+    from inspection.decision.robustness import DISTURBANCES, Disturbance, perturb, summarise_robustness
 
     rows = load_snapshot(open_storage(settings.storage_root), snapshot_id).select("holdout")
-    pixels = open_cache(settings).read([row.sha256 for row in rows])
     is_bad = np.array([row.label == "bad" for row in rows])
-    groups = [row.group for row in rows]
-    scores = score_pixels(settings, exported, pixels).scores
+    point = decision.report.point
+    judged = judge_rows(settings, exported, rows, decision.guard)
     evaluation = evaluate(
-        scores,
+        judged.scores,
         is_bad,
-        groups,
+        [row.group for row in rows],
         [row.defect_type for row in rows],
         [row.lot for row in rows],
         [row.uri for row in rows],
-        decision.report.point,
+        point,
         decision.calibration,
         settings.operating_point,
         SEED,
+        judged.refused,
     )
-    disturbed = [
-        (one, score_pixels(settings, exported, perturb(pixels, one.kind, one.strength, SEED)).scores)
-        for one in DISTURBANCES
-    ]
-    robustness = summarise_robustness(scores, disturbed, is_bad, groups, decision.report.point)
-    return dataclasses.replace(evaluation, robustness=robustness)
+
+    def disturb(one: Disturbance) -> tuple[Disturbance, np.ndarray, np.ndarray]:
+        def change(pixels: np.ndarray, batch: int) -> np.ndarray:
+            return perturb(pixels, one.kind, one.strength, (SEED, batch))
+
+        found = judge_rows(settings, exported, some, decision.guard, change)
+        return one, found.scores, found.refused
+
+    chosen = choose_disturbed(is_bad)
+    some = [rows[index] for index in chosen]
+    robustness = summarise_robustness(
+        (judged.scores[chosen], judged.refused[chosen]),
+        [disturb(one) for one in DISTURBANCES],
+        is_bad[chosen],
+        [row.group for row in some],
+        point,
+    )
+    return dataclasses.replace(evaluation, robustness=robustness, robustness_images=len(some))
+
+
+def choose_disturbed(is_bad: np.ndarray) -> np.ndarray:
+    """Indices of the images that are disturbed: all, or a seeded choice that gives either class its half.
+
+    Args:
+        is_bad: bool [N].
+    """
+    shuffled = np.random.default_rng(SEED).permutation(len(is_bad))
+    bad, good = shuffled[is_bad[shuffled]], shuffled[~is_bad[shuffled]]
+    half = ROBUSTNESS_IMAGES // 2
+    many_bad = min(len(bad), max(half, ROBUSTNESS_IMAGES - len(good)))
+    return np.sort(np.concatenate([bad[:many_bad], good[: ROBUSTNESS_IMAGES - many_bad]]))
 
 
 def compare_with_jpeg(
@@ -223,11 +264,6 @@ def compare_with_jpeg(
         )
     log.warning("event=jpeg_differs what=%r", found)
     return agreement
-
-
-def score_rows(settings: Settings, exported: Exported, rows: Sequence[ImageRow]) -> "DeviceScores":
-    """Score images of a snapshot with the artifact, on the device's packages."""
-    return score_pixels(settings, exported, open_cache(settings).read([row.sha256 for row in rows]))
 
 
 def score_pixels(settings: Settings, exported: Exported, pixels: np.ndarray) -> "DeviceScores":

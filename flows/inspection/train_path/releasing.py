@@ -71,7 +71,7 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
     exported, decision = run.exported, run.decision
     storage = open_storage(settings.storage_root)
     snapshot = load_snapshot(storage, run.snapshot_id)
-    training, calibration = snapshot.select("train"), snapshot.select("calibration")
+    calibration = snapshot.select("calibration")
     origin = describe_origin(settings, run, pathspec)
     content = PackageContent(
         line=settings.line.name,
@@ -81,9 +81,7 @@ def release(settings: Settings, run: TrainRun, pathspec: str) -> Release:
         defect_types=exported.defect_types,
         calibration=decision.calibration,
         operating_point=decision.report.point,
-        guard_margin=settings.input.guard_margin,
-        training_batches=_batches(settings, training),
-        training_sizes=[(row.width, row.height) for row in training],
+        guard=decision.guard,
         calibration_batches=_batches(settings, calibration),
         calibration_scores=decision.scores,
         golden=golden_candidates(settings, snapshot, exported, decision),
@@ -150,12 +148,13 @@ def sha256_name(folder: Path) -> str:
 def summary_metrics(run: TrainRun) -> dict[str, Any]:
     """The figures that a registry's list shows."""
     evaluation, report, device = run.evaluation, run.decision.report, run.decision.device
-    rates, per_thousand = evaluation.rates, evaluation.per_thousand["reviews"]
+    rates, per_thousand = evaluation.resolved, evaluation.per_thousand  # what the line does
     return {
         "auroc": asdict(evaluation.auroc),
         "escape_rate": _interval(rates.escape),
         "overkill_rate": _interval(rates.overkill),
-        "review_rate": {name: value / 1000 for name, value in asdict(per_thousand).items()},
+        "review_rate": {name: value / 1000 for name, value in asdict(per_thousand["reviews"]).items()},
+        "error_rate": {name: value / 1000 for name, value in asdict(per_thousand["errors"]).items()},
         "promised_escape_rate": report.escape.rate,
         "promised_overkill_rate": report.overkill.rate,
         "confidence": report.escape.confidence,

@@ -1,31 +1,44 @@
 """The last words of a run: what was made, what can be promised of it, and what to do next."""
 
 from inspection.decision.bounds import Rate
-from inspection.decision.promise import Promise
+from inspection.decision.promise import MOVED_FOR, Promise
 from inspection.decision.ranking import Estimate
+from inspection.decision.rounding import show_rounded
 from inspection.train_path.run import TrainRun
 
 
 def summarise(run: TrainRun, run_id: str) -> str:
     """The text that the flow ends with."""
     released, decision, evaluation, shipped = run.release, run.decision, run.evaluation, run.exported.shipped
-    rates, report, review = evaluation.rates, decision.report, evaluation.per_thousand["reviews"]
+    line, rates = evaluation.resolved, evaluation.rates  # what the line does, and the verdicts that it follows
+    report, expected, point = decision.report, evaluation.per_thousand, decision.report.point
+    reviewed = "" if point.review_action == "review" else f"; the line makes each a {point.review_action}"
     kind, device = run.exported.kind, decision.device
     table = [
         ("model package", f"line {released.line}, version {released.version} (pending), {kind}"),
         ("archive", f"{released.storage}/{released.archive}"),
         ("figures", f"{released.storage}/{released.metrics}"),
         ("holdout", f"{evaluation.good} good and {evaluation.bad} bad images, AUROC {_figure(evaluation.auroc)}"),
-        ("escape", f"{_rate(rates.escape)} of bad parts pass"),
-        ("overkill", f"{_rate(rates.overkill)} of good parts fail"),
-        ("review", f"{_rate(rates.review_bad)} of bad parts, {_rate(rates.review_good)} of good parts"),
-        ("expected", f"{review.value:.0f} reviews per 1,000 parts, {evaluation.expected_defect_rate:.1%} of them bad"),
-        ("promised", _promise("bad parts pass", report.escape)),
-        ("promised", _promise("good parts fail", report.overkill)),
+        ("escape", f"{_rate(line.escape)} of bad parts pass"),
+        ("overkill", f"{_rate(line.overkill)} of good parts fail"),
+        ("review", f"{_rate(rates.review_bad)} of bad parts, {_rate(rates.review_good)} of good parts{reviewed}"),
+        (
+            "error",
+            f"{_rate(rates.error_bad)} of bad parts, {_rate(rates.error_good)} of good parts"
+            f" (on_error: {point.on_error})",
+        ),
+        (
+            "expected",
+            f"{expected['reviews'].value:.0f} reviews per 1,000 parts, "
+            f"{evaluation.expected_defect_rate:.1%} of them bad",
+        ),
+        ("promised", _promise("bad", "pass", report.escape)),
+        ("promised", _promise("good", "fail", report.overkill)),
         (
             "agreement",
             f"{kind} decides as the trained model on {1 - shipped.flip_rate:.2%} of {shipped.images} images "
-            f"(at least {1 - shipped.flip_rate_upper:.2%} with {shipped.confidence:.0%} confidence)",
+            f"(at least {show_rounded(100 * (1 - shipped.flip_rate_upper), 2, 'down')}% "
+            f"with {shipped.confidence:.0%} confidence)",
         ),
         (
             "latency",
@@ -35,7 +48,10 @@ def summarise(run: TrainRun, run_id: str) -> str:
     ]
     if not report.autonomous:
         table.append(("ATTENTION", "NOT AUTONOMOUS: more than half of the parts would go to review, see the report"))
-    table += [("not kept", f"{one.limit}: asked {one.asked:.1%}, got {one.got:.1%}") for one in report.gave_way]
+    table += [
+        ("not kept", f"{one.limit}: asked {one.asked:.1%}, got {show_rounded(100 * one.got, 1, 'up')}%")
+        for one in report.gave_way
+    ]
     if run.larger_input is not None and run.larger_input.warning:
         table.append(("ATTENTION", run.larger_input.warning))
     if not decision.jpeg.passed:
@@ -54,14 +70,22 @@ def summarise(run: TrainRun, run_id: str) -> str:
 
 def _figure(estimate: Estimate) -> str:
     """A figure with its 95 % interval."""
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f} [{show_rounded(estimate.low, 3, 'down')}, {show_rounded(estimate.high, 3, 'up')}]"
 
 
 def _rate(rate: Rate) -> str:
     """A rate with its 95 % interval."""
-    return f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+    return f"{rate.rate:.1%} [{show_rounded(100 * rate.low, 1, 'down')}%, {show_rounded(100 * rate.high, 1, 'up')}%]"
 
 
-def _promise(what: str, promise: Promise) -> str:
-    missing = "" if promise.kept else f"; {promise.groups_missing} more such parts needed for {promise.limit:.1%}"
-    return f"at most {promise.rate:.1%} of {what}, with {promise.confidence:.0%} confidence{missing}"
+def _promise(label: str, verdict: str, promise: Promise) -> str:
+    text = (
+        f"at most {show_rounded(100 * promise.rate, 1, 'up')}% of {label} parts {verdict}, "
+        f"with {promise.confidence:.0%} confidence"
+    )
+    if promise.kept:
+        return text
+    if promise.moved:
+        return f"{text}; {promise.limit:.1%} were asked for: {MOVED_FOR[promise.moved_for]}"
+    unit = "parts" if promise.one_image_each else "groups"
+    return f"{text}; {promise.groups_missing} more independent {label} {unit} needed for {promise.limit:.1%}"

@@ -1,0 +1,89 @@
+"""What the device makes of images of the data set: the scores of the artifact that ships, and which pictures its
+input guard refuses. One batch of pictures is in memory at a time, however many there are.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge.contract import InputGuard
+from edge.judge import find_fault
+from edge.statistics import image_statistics
+from inspection.dataset.manifest import ImageRow
+from inspection.settings import Settings
+from inspection.storage import open_storage
+from inspection.train_path.learning import open_cache
+
+if TYPE_CHECKING:
+    from inspection.export.device import DeviceScores
+    from inspection.train_path.proving import Exported
+
+BATCH = 64  # pictures in memory at once
+
+Change = Callable[[np.ndarray, int], np.ndarray]  # pictures uint8 [n, H, W, 3] and the batch's number -> the same
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images as the device sees them, in the order given."""
+
+    device: "DeviceScores"
+    refused: np.ndarray  # bool [N]; such a part is an error, whatever its score
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Logits, float64 [N]."""
+        return self.device.scores
+
+
+def learn_input_guard(settings: Settings, rows: Sequence[ImageRow]) -> InputGuard:
+    """The input guard that ships, learnt from these images: those of the training split."""
+    from inspection.export.guard import learn_guard, measure
+
+    batches = open_cache(settings).iter_batches([row.sha256 for row in rows], BATCH)
+    return learn_guard(measure(batches), [(row.width, row.height) for row in rows], settings.input.guard_margin)
+
+
+def judge_rows(
+    settings: Settings,
+    exported: "Exported",
+    rows: Sequence[ImageRow],
+    guard: InputGuard,
+    change: Change | None = None,
+) -> Judged:
+    """Score images with the artifact, on the device's packages, and ask the input guard about each.
+
+    Args:
+        settings: of the line.
+        exported: the artifact.
+        rows: images that are in the cache.
+        guard: that ships with the artifact.
+        change: what to do to the pictures first.
+
+    Raises:
+        DataError: an image is not in the cache.
+        ConversionError: the artifact cannot be run.
+    """
+    from inspection.export.device import score_batches_on_device
+
+    cache = open_cache(settings)
+    refused: list[bool] = []
+
+    def batches() -> Iterator[np.ndarray]:
+        for number, start in enumerate(range(0, len(rows), BATCH)):
+            some = rows[start : start + BATCH]
+            pixels = cache.read([row.sha256 for row in some])
+            if change is not None:
+                pixels = change(pixels, number)
+            refused.extend(
+                find_fault(guard, image_statistics(pixels[index : index + 1]), row.width, row.height) is not None
+                for index, row in enumerate(some)
+            )
+            yield pixels
+
+    artifact = open_storage(settings.storage_root).local_copy(exported.key)
+    contract, types = settings.input.contract(), exported.defect_types
+    device = score_batches_on_device(artifact, batches(), len(rows), contract, settings.export, types)
+    return Judged(device, np.array(refused, dtype=bool))
