@@ -250,7 +250,7 @@ def test_review_that_means_fail_is_shown_beside() -> None:
     evaluation, report, _ = judge(review_action="fail")
     text = text_of(report_card.report_components(evaluation, report, {}, title="Report"))
     assert "when review means fail" in text
-    assert "which the promise on false alarms does not cover" in text
+    assert "the lower threshold alone decides" in text
 
 
 def test_parity_section_shows_agreement_latency_and_the_pictures_that_flipped() -> None:

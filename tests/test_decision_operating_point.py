@@ -238,14 +238,29 @@ def test_choices_show_what_each_further_escape_would_buy() -> None:
     assert report.choices[1].escape_bound == pytest.approx(clopper_pearson_upper(1, 45, 0.95))
 
 
-def test_review_action_pass_is_said_to_be_outside_the_promise() -> None:
-    good, bad = overlapping()
-    report = choose(good, bad, review_action="pass")
-    assert report.resolved_escape.count > report.calibration_rates["escape"].count
-    assert "which the promise on escapes does not cover" in report.text
-    report = choose(good, bad, review_action="fail")
-    assert report.resolved_overkill.count > report.calibration_rates["overkill"].count
-    assert "which the promise on false alarms does not cover" in report.text
+@pytest.mark.parametrize("priority", [["escape", "overkill", "review"], ["review", "overkill", "escape"]])
+@pytest.mark.parametrize("action", ["pass", "fail"])
+def test_promises_count_what_a_line_with_two_outlets_does(action: str, priority: list[str]) -> None:
+    report = choose(*overlapping(gap=0.8), review_action=action, priority=priority)
+    first, second = sorted(("escape", "overkill"), key=priority.index)
+    promises = {"escape": report.escape, "overkill": report.overkill}
+    assert promises[first].kept
+    assert promises[second].moved_for == "outlets"
+    assert not promises[second].kept
+    assert [lost.limit for lost in report.gave_way] == [second]
+    assert report.escape.events == report.resolved_escape.count
+    assert report.overkill.events == report.resolved_overkill.count
+    assert report.escape.rate > report.resolved_escape.rate
+    assert report.overkill.rate > report.resolved_overkill.rate
+    assert report.review_rate <= report.max_review_rate
+    assert f"The settings {action} every part under review" in report.text
+
+
+def test_two_outlets_cost_nothing_where_both_limits_are_kept_by_one_threshold() -> None:
+    report = choose(*overlapping(gap=3.0), review_action="pass")
+    assert report.escape.kept
+    assert report.overkill.kept
+    assert report.gave_way == ()
 
 
 def test_good_parts_that_the_guard_refuses_use_up_the_limit_on_overkill() -> None:

@@ -38,9 +38,19 @@ class Process:
         first_not_below = np.ceil(threshold / self.step - 1e-9) * self.step
         return float(stats.norm.cdf(first_not_below - self.step / 2 - mean))
 
+    def rate_up_to(self, threshold: float, mean: float) -> float:
+        """True share of scores at the threshold or below it."""
+        if not self.step:
+            return float(stats.norm.cdf(threshold - mean))
+        last_not_above = np.floor(threshold / self.step + 1e-9) * self.step
+        return float(stats.norm.cdf(last_not_above + self.step / 2 - mean))
+
     def true_rates(self, report: OperatingPointReport) -> tuple[float, float]:
-        """True escape and overkill rates: bad below `lower`, good above `upper` (the mirror image of below)."""
-        return self.rate_below(report.point.lower, BAD_MEAN), self.rate_below(-report.point.upper, -GOOD_MEAN)
+        """True rates of bad parts that the line passes and of good parts that it rejects (by mirroring the scores)."""
+        lower, upper, action = report.point.lower, report.point.upper, report.point.review_action
+        escape = self.rate_up_to(upper, BAD_MEAN) if action == "pass" else self.rate_below(lower, BAD_MEAN)
+        overkill = self.rate_up_to(-lower, -GOOD_MEAN) if action == "fail" else self.rate_below(-upper, -GOOD_MEAN)
+        return escape, overkill
 
 
 def count_excesses(process: Process, settings: OperatingPointSettings, bad_lots: int, good_lots: int) -> dict[str, int]:
@@ -94,6 +104,20 @@ def test_the_promise_holds_when_its_limit_gave_way_after_a_look_at_the_scores(la
         priority=[first, "review", last], max_review_rate=0.02, confidence=0.9, expected_defect_rate=0.3
     )
     counts = count_excesses(Process(step=0.05), settings, 100, 100)
+    assert max(counts.values()) <= most_excesses(0.9), counts
+
+
+@pytest.mark.parametrize("step", [0.0, 0.3])
+@pytest.mark.parametrize("first", ["escape", "overkill"])
+@pytest.mark.parametrize("action", ["pass", "fail"])
+def test_the_promise_holds_for_a_line_with_two_outlets(
+    action: str, first: str, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.BAD_MEAN", 1.0)  # so near that one threshold cannot keep both limits
+    monkeypatch.setattr(f"{__name__}.GOOD_MEAN", -1.0)
+    second = "overkill" if first == "escape" else "escape"
+    settings = OperatingPointSettings(priority=[first, second, "review"], review_action=action, confidence=0.9)
+    counts = count_excesses(Process(step=step), settings, 70, 100)
     assert max(counts.values()) <= most_excesses(0.9), counts
 
 

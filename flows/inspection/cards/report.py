@@ -209,6 +209,8 @@ def _say_whether_kept(promise: Promise, label: str) -> str:
         return "yes, proven"
     if promise.moved_for == "errors":
         return "**no**, the input guard refuses more good parts"
+    if promise.moved_for == "outlets":
+        return "**no**, one threshold serves both limits"
     if promise.moved:
         return "**no**, gave way to the limit on reviews"
     unit = "parts" if promise.one_image_each else "groups"

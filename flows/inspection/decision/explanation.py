@@ -60,8 +60,8 @@ def _describe_promise(promise: Promise, name: str, label: str, verdict: str, mea
             f" **The limit is not proven: that takes {promise.groups_needed} {trials} in the calibration split, and "
             f"there are {promise.groups}, so {promise.groups_missing} are missing.**"
         )
-    if promise.moved_for == "errors":
-        text += f" **The limit is not kept: {MOVED_FOR['errors']}.**"
+    if promise.moved_for in ("errors", "outlets"):
+        text += f" **The limit is not kept: {MOVED_FOR[promise.moved_for]}.**"
     elif promise.moved:
         text += f" **The limit gave way, so that fewer parts go to review: {name.lower()} come last in priority.**"
     return text
@@ -73,19 +73,11 @@ def _describe_review(report: OperatingPointReport) -> str:
         f"{percent(report.expected_defect_rate)} of them are bad (limit: {percent(report.max_review_rate)})."
     )
     action = report.point.review_action
-    if action == "pass":
-        resolved = report.resolved_escape
+    if action != "review":
+        threshold = {"pass": "upper", "fail": "lower"}[action]
         text += (
-            " **The settings pass every part under review, which the promise on escapes does not cover: "
-            f"{resolved.count} of {resolved.total} bad calibration images ({percent(resolved.rate)}) pass this way or "
-            "the other.**"
-        )
-    if action == "fail":
-        resolved = report.resolved_overkill
-        text += (
-            " The settings fail every part under review, which the promise on false alarms does not cover: "
-            f"{resolved.count} of {resolved.total} good calibration images ({percent(resolved.rate)}) fail this way or "
-            "the other."
+            f" The settings {action} every part under review: the {threshold} threshold alone decides, and the "
+            "promises are for what the line does there."
         )
     return text
 

@@ -1,8 +1,9 @@
 """Choose the two thresholds on the scores of the calibration split, and say what can be promised of them.
 
-The promise: over draws of the calibration split, the true escape rate (bad parts passed, every group counting once)
-exceeds the promised rate in at most 1 - confidence of them; the overkill rate (good parts failed) likewise. It
-covers what the calibration split held: not kinds of defect that it never saw.
+The promise: over draws of the calibration split, the true escape rate (bad parts that the line passes, every group
+counting once) exceeds the promised rate in at most 1 - confidence of them; the overkill rate (good parts that it
+rejects) likewise. What the line does with a review or an error is part of it. It covers what the
+calibration split held: not kinds of defect that it never saw.
 
 How limits that cannot all be kept give way is in `docs/decisions/0006-operating-point.md`.
 """
@@ -21,6 +22,7 @@ from edge.contract import OperatingPoint
 from inspection.decision.bounds import events_allowed, group_upper_bound, groups_needed
 from inspection.decision.calibration import check_scores
 from inspection.decision.explanation import explain
+from inspection.decision.placement import combine, events_of, keep_review_limit
 from inspection.decision.promise import (
     MOST_REVIEWED,
     MOVED_FOR,
@@ -36,10 +38,7 @@ from inspection.decision.thresholds import (
     SLACK,
     ScoreTable,
     Thresholds,
-    narrow_from_above,
-    narrow_from_below,
     tabulate_scores,
-    without_crossing,
 )
 from inspection.decision.verdicts import decide_all, measure_verdicts, resolve_all
 from inspection.errors import DataError
@@ -89,14 +88,15 @@ def choose_operating_point(
     overkills = max(
         0, events_allowed(table.good_groups, settings.max_overkill_rate, overkill_confidence, table.good_one_each)
     )
-    first = without_crossing(table, table.lower_for(escapes), table.upper_for(overkills))
-    chosen = _keep_review_limit(table, first, settings)
+    first = combine(table, table.lower_for(escapes), table.upper_for(overkills), settings)
+    chosen = keep_review_limit(table, first, settings)
+    passed, failed = events_of(table, chosen, settings)
     escape = _promise(
         limit=settings.max_escape_rate,
         settings=settings,
         late_share=escape_late,
         allowed=escapes,
-        events=table.shares_passed(chosen.lower),
+        events=passed,
         groups=table.bad_groups,
         one_each=table.bad_one_each,
     )
@@ -106,7 +106,7 @@ def choose_operating_point(
         late_share=overkill_late,
         allowed=overkills,
         refused=table.good_rejected,
-        events=table.shares_failed(chosen.upper),
+        events=failed,
         groups=table.good_groups,
         one_each=table.good_one_each,
     )
@@ -159,16 +159,6 @@ def choose_operating_point(
     return report
 
 
-def _keep_review_limit(table: ScoreTable, thresholds: Thresholds, settings: OperatingPointSettings) -> Thresholds:
-    """Let the limit that comes last in `priority` give way when too many parts would go to review."""
-    defect_rate, limit = settings.expected_defect_rate, settings.max_review_rate
-    if table.review_rate(thresholds, defect_rate) <= limit + SLACK or settings.priority[-1] == "review":
-        return thresholds
-    if settings.priority[-1] == "overkill":
-        return narrow_from_above(table, thresholds, defect_rate, limit)
-    return narrow_from_below(table, thresholds, defect_rate, limit)
-
-
 def _promise(
     *,
     limit: float,
@@ -186,6 +176,7 @@ def _promise(
     it, to j more events, was picked by looking: `late_share` of the risk is spread over all j as 1 / (j (j + 1)),
     so that the bounds hold for all of them at once.
     """
+    gives_way_to: Literal["reviews", "outlets"] = "reviews" if settings.review_action == "review" else "outlets"
     risk = 1 - settings.confidence
     confidence = 1 - risk * (1 - late_share)
     moved = max(0, math.ceil(events - SLACK) - allowed)
@@ -205,7 +196,7 @@ def _promise(
         expected_rate=min(1.0, (allowed + moved + 1) / (groups + 1)),
         one_image_each=one_each,
         moved=moved > 0,
-        moved_for=("errors" if refused > allowed + SLACK else "reviews") if moved else "",
+        moved_for="" if not moved else "errors" if refused > allowed + SLACK else gives_way_to,
     )
 
 
@@ -241,8 +232,8 @@ def _list_what_gave_way(
     for name, promise, label in kinds:
         if promise.kept:
             continue
-        if promise.moved_for == "errors":
-            why = MOVED_FOR["errors"]
+        if promise.moved_for in ("errors", "outlets"):
+            why = MOVED_FOR[promise.moved_for]
         elif promise.moved:
             why = f"it comes last in priority, and more than {percent(settings.max_review_rate)} would go to review"
         else:
@@ -265,7 +256,7 @@ def _list_choices(
     allowed = np.unique(np.ceil(table.bad_passed[table.bad_images > 0] - SLACK)).astype(int)  # that move the threshold
     choices: list[Choice] = []
     for escapes in allowed[:CHOICES_SHOWN].tolist():
-        thresholds = without_crossing(table, table.lower_for(escapes), table.upper_for(overkills))
+        thresholds = combine(table, table.lower_for(escapes), table.upper_for(overkills), settings)
         choices.append(
             Choice(
                 escapes=escapes,

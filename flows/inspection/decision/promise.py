@@ -13,6 +13,7 @@ REFUSED_RISK = 0.05  # of good parts that are rejected unjudged
 MOST_REVIEWED = 0.5  # a model that sends more than this to review does not decide on its own
 MOVED_FOR = {  # why a limit gave way, in words
     "reviews": "it gave way to the limit on reviews",
+    "outlets": "the line has two outlets, so one threshold decides, and the other limit comes first in priority",
     "errors": "the input guard refuses more good parts than that, and on_error rejects them",
 }
 
@@ -32,7 +33,7 @@ class Promise:
     expected_rate: float  # conformal: the expected true rate is at most this
     one_image_each: bool  # every group holds a single image of this class
     moved: bool  # more events than the limit allows were found or let happen
-    moved_for: Literal["", "reviews", "errors"] = ""  # what for: max_review_rate, or the guard refuses so many
+    moved_for: Literal["", "reviews", "outlets", "errors"] = ""  # what for: see MOVED_FOR
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,24 @@ class OperatingPointReport:
         return dataclasses.asdict(self)
 
 
+def limit_that_moves(settings: OperatingPointSettings) -> str:
+    """The limit whose threshold may be moved after a look at the scores: "escape", "overkill", or "review" for neither.
+
+    With three outlets it is the last in `priority`; with two, where one threshold serves both limits, the later one of
+    escapes and overkill.
+    """
+    if settings.review_action == "review":
+        return settings.priority[-1]
+    return [limit for limit in settings.priority if limit != "review"][-1]
+
+
 def share_late_risk(settings: OperatingPointSettings) -> tuple[float, float]:
     """Shares of the risk, for escapes and overkill, that are kept for thresholds which follow from the scores.
 
     A threshold that may be moved after a look at the scores keeps half. Good parts that are rejected unjudged may be
     more than the limit allows, which shows only in the scores too, but seldom: overkill keeps a twentieth for it.
     """
-    moves = settings.priority[-1]
+    moves = limit_that_moves(settings)
     rejected = REFUSED_RISK if settings.on_error == "reject" else 0.0
     return MOVED_RISK if moves == "escape" else 0.0, MOVED_RISK if moves == "overkill" else rejected
 
