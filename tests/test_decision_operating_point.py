@@ -80,6 +80,43 @@ def test_interval_of_a_rate_counts_groups_not_images() -> None:
     assert together.high == pytest.approx(1 - 0.025 ** (1 / 4))
 
 
+def test_a_rate_counts_every_group_once() -> None:
+    events = np.array([True, True, True, False, False])
+    rate = measure_rate(events, ["a", "a", "a", "b", "c"])
+    assert (rate.count, rate.total, rate.groups) == (3, 5, 3)
+    assert rate.rate == pytest.approx(1 / 3)
+    assert rate.low < rate.rate < rate.high
+
+
+def test_interval_of_single_images_is_clopper_and_pearsons() -> None:
+    for events in (0, 1, 7, 39, 40):
+        rate = measure_rate(np.arange(40) < events, [str(index) for index in range(40)])
+        assert (rate.low, rate.high) == pytest.approx(clopper_pearson_interval(events, 40))
+        assert rate.rate == events / 40
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.2, 0.7], ids=lambda value: f"correlation-{value}")
+@pytest.mark.parametrize(
+    "sizes",
+    [[300, 300, 50, 50, 50], [300, 300, *[3] * 50], [1000, *[1] * 99], [200, *[5] * 19], [12] * 20, [1] * 60],
+    ids=lambda sizes: f"{len(sizes)}-lots-up-to-{max(sizes)}",
+)
+def test_interval_holds_the_true_rate_of_lots_of_any_size(sizes: list[int], likeness: float) -> None:
+    """A lot's own rate is drawn so that two images of it correlate by `likeness`."""
+    generator = np.random.default_rng(8)
+    true, sets = 0.1, 400
+    groups = np.repeat(np.arange(len(sizes)), sizes).astype(str).tolist()
+    missed = 0
+    for _ in range(sets):
+        rates = np.full(len(sizes), true)
+        if likeness:
+            strength = 1 / likeness - 1
+            rates = generator.beta(true * strength, (1 - true) * strength, len(sizes))
+        rate = measure_rate(generator.random(sum(sizes)) < np.repeat(rates, sizes), groups)
+        missed += not rate.low <= true <= rate.high
+    assert missed <= stats.binom.ppf(0.999, sets, 0.05)
+
+
 def test_lower_threshold_lets_through_exactly_what_the_bound_allows() -> None:
     good, bad = overlapping()
     report = choose(good, bad)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from inspection.model.selection import RecipeChoice
 
 CASES_SHOWN = 12
+GROUPED = (
+    " Rates and their intervals are for a part of a group drawn at random, as the promises are: every group counts "
+    "once, however many images it holds."
+)
 NO_OVERLAP = (
     " The classes do not overlap on these images, so that the intervals have no width: they cannot show what other "
     "images would do."
@@ -219,12 +223,14 @@ def _say_whether_kept(promise: Promise, label: str) -> str:
 
 def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> list[MetaflowCardComponent]:
     confusion, rates, resolved = evaluation.confusion, evaluation.rates, evaluation.resolved
+    grouped = evaluation.groups < evaluation.images
     components: list[MetaflowCardComponent] = [
         Markdown("## The holdout in figures"),
         Markdown(
             f"{evaluation.images} images in {evaluation.groups} independent groups: {evaluation.good} good, "
             f"{evaluation.bad} bad. AUROC {show_estimate(evaluation.auroc)}: how surely a bad part scores above a good "
             f"one. Average precision {show_estimate(evaluation.average_precision)}."
+            + (GROUPED if grouped else "")
             + (NO_OVERLAP if math.isclose(evaluation.auroc.low, evaluation.auroc.high, abs_tol=1e-9) else "")
         ),
         to_picture(draw_scores(evaluation, report)),

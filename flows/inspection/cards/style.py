@@ -5,6 +5,7 @@ that a card is one file that opens without a network.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,10 @@ def show_rate(rate: "Rate") -> str:
     if rate.total == 0:
         return "no images"
     low, high = show_rounded(100 * rate.low, 1, "down"), show_rounded(100 * rate.high, 1, "up")
-    return f"{show_count(rate)} = **{100 * rate.rate:.1f}%** ({low}% to {high}%)"
+    counted = (
+        "=" if math.isclose(rate.count / rate.total, rate.rate) else f"images; every one of {rate.groups} groups alike:"
+    )
+    return f"{show_count(rate)} {counted} **{100 * rate.rate:.1f}%** ({low}% to {high}%)"
 
 
 def show_count(rate: "Rate") -> str:

@@ -14,18 +14,24 @@ from scipy.special import betaincinv
 
 from inspection.errors import DataError
 
+SLACK = 1e-9  # of sums of shares such as 3 * (1 / 3)
 INTERVAL_CONFIDENCE = 0.95  # of the two-sided intervals beside every rate in the reports
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share with its two-sided 95 % interval; `total` = 0 means that nothing is known (interval 0..1)."""
+    """A rate with its two-sided 95 % interval; `total` = 0 means that nothing is known (interval 0..1).
 
-    count: int
-    total: int
+    Rate and interval are for a part of a group drawn at random, as the promise is: every group counts once with the
+    share of its images. With one image per group that is `count` over `total`.
+    """
+
+    count: int  # images with the event
+    total: int  # images
     rate: float
     low: float
     high: float
+    groups: int = 0  # independent groups that the images came in
 
 
 def clopper_pearson_upper(events: float, trials: int, confidence: float) -> float:
@@ -114,23 +120,45 @@ def group_weights(groups: Sequence[str]) -> tuple[np.ndarray, int]:
 
 
 def measure_rate(events: np.ndarray, groups: Sequence[str]) -> Rate:
-    """Share of images with the event, with a two-sided 95 % interval.
+    """Mean share of a group's images with the event, with a two-sided 95 % interval.
 
-    The interval counts groups as the trials, so that images of one lot do not pretend to be independent; with one
-    image per group it is the exact Clopper-Pearson interval.
+    The interval is the exact one of Clopper and Pearson with one image per group, and otherwise that of
+    `group_upper_bound` at half the risk on either side: valid for groups of any sizes, however alike the images of one
+    group are, and wide when groups are few.
 
     Args:
         events: bool [N].
         groups: name of each image's group, length N.
     """
-    if len(groups) != len(events):
-        raise DataError(f"want one group per image, found {len(groups)} groups for {len(events)} images")
-    return make_rate(int(np.count_nonzero(events)), len(events), len(set(groups)))
+    return measure_rates([events], groups)[0]
 
 
-def make_rate(count: int, total: int, groups: int) -> Rate:
-    """The rate of `count` in `total` images that came in this many groups; see `measure_rate`."""
-    if total == 0:
-        return Rate(0, 0, 0.0, 0.0, 1.0)
-    low, high = clopper_pearson_interval(count / total * groups, groups)
-    return Rate(count, total, count / total, low, high)
+def measure_rates(events: Sequence[np.ndarray], groups: Sequence[str]) -> list[Rate]:
+    """`measure_rate` for several events of the same images.
+
+    Args:
+        events: bool [N] each.
+        groups: name of each image's group, length N.
+    """
+    weights, members = group_weights(groups)
+    one_each, one_sided = members == len(weights), (1 + INTERVAL_CONFIDENCE) / 2
+    rates = []
+    for one in events:
+        if len(one) != len(weights):
+            raise DataError(f"want one group per image, found {len(weights)} groups for {len(one)} images")
+        if not len(one):
+            rates.append(Rate(0, 0, 0.0, 0.0, 1.0))
+            continue
+        shares = float(weights[one].sum())
+        with_event, without = math.ceil(shares - SLACK), math.ceil(members - shares - SLACK)
+        rates.append(
+            Rate(
+                count=int(np.count_nonzero(one)),
+                total=len(one),
+                rate=min(1.0, shares / members),
+                low=1.0 - group_upper_bound(without, members, one_sided, one_each),
+                high=group_upper_bound(with_event, members, one_sided, one_each),
+                groups=members,
+            )
+        )
+    return rates

@@ -85,7 +85,7 @@ def measure_reliability(probabilities: np.ndarray, is_bad: np.ndarray, groups: S
         predicted = float(probabilities[inside].mean())
         observed = measure_rate(is_bad[inside], names[inside].tolist())
         bins.append(ReliabilityBin(predicted, observed))
-        error += observed.total / len(probabilities) * abs(predicted - observed.rate)
+        error += abs(predicted * observed.total - observed.count) / len(probabilities)
     return Reliability(tuple(bins), error, float(np.mean((probabilities - is_bad) ** 2)))
 
 

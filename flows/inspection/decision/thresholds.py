@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inspection.decision.bounds import SLACK as SLACK
 from inspection.decision.bounds import group_weights
-
-SLACK = 1e-9  # of sums of shares such as 3 * (1 / 3)
 
 
 @dataclass(frozen=True)

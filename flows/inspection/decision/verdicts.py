@@ -7,7 +7,7 @@ import numpy as np
 
 from edge.contract import OperatingPoint
 from edge.verdict import action_for
-from inspection.decision.bounds import Rate, make_rate
+from inspection.decision.bounds import Rate, measure_rates
 from inspection.decision.ranking import Estimate
 
 VERDICTS = ("pass", "review", "fail", "error")
@@ -57,7 +57,7 @@ def resolve_errors(verdicts: np.ndarray, point: OperatingPoint) -> np.ndarray:
 
 
 def measure_verdicts(verdicts: np.ndarray, is_bad: np.ndarray, groups: Sequence[str]) -> VerdictRates:
-    """Rates of each verdict per class, with intervals that count groups.
+    """Rates of each verdict per class, with intervals; every group counts once, see `Rate`.
 
     Args:
         verdicts: str [N] of pass, review, fail, error.
@@ -68,8 +68,8 @@ def measure_verdicts(verdicts: np.ndarray, is_bad: np.ndarray, groups: Sequence[
     names = np.asarray(groups, dtype=str)
     rates = []
     for chosen in (is_bad, ~is_bad):
-        of_class, members = verdicts[chosen], len(set(names[chosen].tolist()))
-        rates += [make_rate(int(np.count_nonzero(of_class == name)), len(of_class), members) for name in VERDICTS]
+        of_class = verdicts[chosen]
+        rates += measure_rates([of_class == name for name in VERDICTS], names[chosen].tolist())
     escape, review_bad, caught, error_bad, cleared, review_good, overkill, error_good = rates
     return VerdictRates(escape, caught, review_bad, overkill, cleared, review_good, error_bad, error_good)
 
