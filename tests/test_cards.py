@@ -219,13 +219,15 @@ def test_model_within_all_limits_says_so() -> None:
     assert "within all limits of the settings" in text_of(report_card.describe_verdict(evaluation, report))
 
 
-def test_interval_without_width_is_explained() -> None:
+def test_classes_without_overlap_have_intervals_with_a_width_that_is_explained() -> None:
     evaluation, report, scores = judge(gap=6.0)
     is_bad = np.repeat([False, True], [120, 45])
     separated = np.where(is_bad, np.abs(scores), -np.abs(scores))
     auroc, precision = estimate_ranking(separated, is_bad, [str(index) for index in range(165)])
     perfect = dataclasses.replace(evaluation, auroc=auroc, average_precision=precision)
-    assert "the intervals have no width" in text_of(report_card.report_components(perfect, report, {}, title="Report"))
+    assert (auroc.value, precision.value) == (1.0, 1.0)
+    assert max(auroc.low, precision.low) < 0.95
+    assert "The classes do not overlap" in text_of(report_card.report_components(perfect, report, {}, title="Report"))
 
 
 def test_holdout_that_contradicts_the_promise_is_the_headline() -> None:

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from edge.contract import Calibration, OperatingPoint
@@ -119,6 +120,43 @@ def test_ranking_is_sklearns_and_its_interval_holds_it() -> None:
     assert precision.value == pytest.approx(average_precision_score(is_bad, scores))
     assert auroc.low < auroc.value < auroc.high
     assert 0.03 < auroc.high - auroc.low < 0.2
+
+
+def test_perfect_separation_claims_no_more_than_so_many_pairs_without_a_mistake() -> None:
+    scores, is_bad = np.repeat([-1.0, 1.0], [60, 50]), np.repeat([False, True], [60, 50])
+    auroc, precision = estimate_ranking(scores, is_bad, [str(index) for index in range(110)])
+    assert (auroc.value, auroc.high) == (1.0, 1.0)
+    assert auroc.low == pytest.approx(0.025 ** (1 / 50))
+    assert 0.7 < precision.low < 0.95
+    lots, _ = estimate_ranking(scores, is_bad, [str(index // 10) for index in range(110)])
+    assert lots.low == pytest.approx(0.025 ** (1 / 5))
+
+
+def test_one_pair_in_the_wrong_order_is_not_surer_than_none() -> None:
+    scores, is_bad = np.linspace(-1, 1, 110), np.repeat([False, True], [60, 50])
+    groups = [str(index) for index in range(110)]
+    perfect, _ = estimate_ranking(scores, is_bad, groups)
+    swapped = scores.copy()
+    swapped[[59, 60]] = scores[[60, 59]]
+    almost, _ = estimate_ranking(swapped, is_bad, groups)
+    assert almost.value < perfect.value
+    assert almost.low < perfect.low
+
+
+@pytest.mark.parametrize("gap", [1.0, 1.8, 2.6])
+def test_intervals_hold_the_true_ranking_also_where_the_classes_hardly_overlap(gap: float) -> None:
+    """Few pictures of a model that is nearly right: the bootstrap alone is sure of 1.000 then."""
+    generator = np.random.default_rng(3)
+    is_bad, groups = np.repeat([False, True], 30), [str(index) for index in range(60)]
+    truth = np.concatenate([generator.normal(-gap, 1, 20_000), generator.normal(gap, 1, 20_000)])
+    of_truth = np.repeat([False, True], 20_000)
+    true = roc_auc_score(of_truth, truth), average_precision_score(of_truth, truth)
+    missed, sets = np.zeros(2), 150
+    for _ in range(sets):
+        scores = np.where(is_bad, gap, -gap) + generator.normal(size=60)
+        found = estimate_ranking(scores, is_bad, groups)
+        missed += [not one.low <= value <= one.high for one, value in zip(found, true, strict=True)]
+    assert missed[0] <= stats.binom.ppf(0.999, sets, 0.07), missed
 
 
 def test_bootstrap_weights_reproduce_sklearn_on_the_resampled_images(monkeypatch: pytest.MonkeyPatch) -> None:

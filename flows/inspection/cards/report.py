@@ -35,8 +35,7 @@ GROUPED = (
     "once, however many images it holds."
 )
 NO_OVERLAP = (
-    " The classes do not overlap on these images, so that the intervals have no width: they cannot show what other "
-    "images would do."
+    " The classes do not overlap on these images: the lower ends say how much of an overlap so few groups can miss."
 )
 
 
@@ -231,7 +230,7 @@ def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> l
             f"{evaluation.bad} bad. AUROC {show_estimate(evaluation.auroc)}: how surely a bad part scores above a good "
             f"one. Average precision {show_estimate(evaluation.average_precision)}."
             + (GROUPED if grouped else "")
-            + (NO_OVERLAP if math.isclose(evaluation.auroc.low, evaluation.auroc.high, abs_tol=1e-9) else "")
+            + (NO_OVERLAP if math.isclose(evaluation.auroc.value, 1.0, abs_tol=1e-9) else "")
         ),
         to_picture(draw_scores(evaluation, report)),
         make_table(

@@ -1,14 +1,18 @@
 """How well the scores rank bad above good, whatever the thresholds: AUROC and average precision with intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import rel_entr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from inspection.decision.bounds import INTERVAL_CONFIDENCE
+from inspection.decision.bounds import INTERVAL_CONFIDENCE, clopper_pearson_upper
 
 RESAMPLES = 1000
+LEAST_REACHING = 5  # groups of a class within the other's scores; of fewer, resampling shows too little
 CHUNK = 500_000  # resampled weights held at once
 
 
@@ -26,8 +30,8 @@ def estimate_ranking(
 ) -> tuple[Estimate, Estimate]:
     """AUROC and average precision, each with a percentile bootstrap interval.
 
-    Whole groups are drawn, those that hold a bad image and those that hold none apart. Where the classes do not
-    overlap at all the interval shrinks to a point: it cannot show what images that are not there would do.
+    Whole groups are drawn, those that hold a bad image and those that hold none apart. Where hardly any group reaches
+    into the other class, resampling cannot show what other images would do: see `_floors` for the lower ends there.
 
     Args:
         scores: float64 [N], finite.
@@ -51,7 +55,57 @@ def estimate_ranking(
         auroc, precision = _rank_weighted(weights * bad, weights * (1 - bad), starts)
         aurocs.append(auroc)
         precisions.append(precision)
-    return _interval(value[0], np.concatenate(aurocs)), _interval(value[1], np.concatenate(precisions))
+    floors = _floors(value[0], scores, is_bad, np.asarray(groups, dtype=str))
+    return (
+        _interval(value[0], np.concatenate(aurocs), floors[0]),
+        _interval(value[1], np.concatenate(precisions), floors[1]),
+    )
+
+
+def _floors(auroc: float, scores: np.ndarray, is_bad: np.ndarray, names: np.ndarray) -> tuple[float, float]:
+    """Lower ends of the intervals of AUROC and average precision that hold where the classes hardly overlap.
+
+    AUROC: with fewer than `LEAST_REACHING` groups of a class within the other's scores, Hoeffding's bound on a
+    two-sample U-statistic, an average over as many independent pairs as the rarer class has groups. Without any
+    overlap it is the exact bound after that many pairs without a mistake: 0.929 for 50.
+
+    Average precision, without any overlap: with half of the risk each, most bad parts score above the lowest seen, and
+    few good ones do; the precision at every score above it follows from both.
+
+    Returns:
+        1.0 each where the bootstrap serves.
+
+    Source: Hoeffding (1963), "Probability inequalities for sums of bounded random variables", theorem 1 and section 5.
+    """
+    bad, good = scores[is_bad], scores[~is_bad]
+    bad_names, good_names = set(names[is_bad].tolist()), set(names[~is_bad].tolist())
+    reaching = (
+        len(set(names[is_bad & (scores <= good.max())].tolist())),
+        len(set(names[~is_bad & (scores >= bad.min())].tolist())),
+    )
+    if min(reaching) >= LEAST_REACHING:
+        return 1.0, 1.0
+    pairs = min(len(bad_names), len(good_names))
+    if bad_names & good_names:  # a bad image and a good one of another group share no group with every second pair
+        pairs = max(1, pairs // 2)
+    risk = (1 - INTERVAL_CONFIDENCE) / 2
+    if max(reaching) > 0:
+        return _solve_hoeffding(auroc, pairs, risk), 1.0
+    found = (risk / 2) ** (1 / len(bad_names))  # share of bad parts above the lowest seen, at least
+    alarms = clopper_pearson_upper(0, len(good_names), 1 - risk / 2)  # of good parts above it, at most
+    odds = alarms * len(good) / len(bad)  # false alarms there, in bad parts
+    return risk ** (1 / pairs), found - odds * math.log((found + odds) / odds)
+
+
+def _solve_hoeffding(mean: float, terms: int, risk: float) -> float:
+    """The smallest expectation that is not refuted by this mean of independent terms in 0..1."""
+
+    def excess(expected: float) -> float:
+        divergence = rel_entr(mean, expected) + rel_entr(1 - mean, 1 - expected)
+        return float(divergence + math.log(risk) / terms)
+
+    lowest = 1e-12
+    return float(brentq(excess, lowest, mean)) if mean > lowest and excess(lowest) > 0 else 0.0
 
 
 def _draw_groups(generator: np.random.Generator, holds_bad: np.ndarray, draws: int) -> np.ndarray:
@@ -83,7 +137,7 @@ def _rank_weighted(bad: np.ndarray, good: np.ndarray, starts: np.ndarray) -> tup
     return auroc, np.sum(precision * bad_at[:, ::-1], axis=1) / all_bad[:, 0]
 
 
-def _interval(value: float, resampled: np.ndarray) -> Estimate:
+def _interval(value: float, resampled: np.ndarray, floor: float) -> Estimate:
     outside = (1 - INTERVAL_CONFIDENCE) / 2
     low, high = np.quantile(resampled, [outside, 1 - outside])
-    return Estimate(value, float(min(low, value)), float(max(high, value)))
+    return Estimate(value, float(min(low, value, max(0.0, floor))), float(max(high, value)))
