@@ -21,7 +21,7 @@ from inspection.dataset.grouping import Repair
 from inspection.dataset.intake_record import Intake
 from inspection.dataset.manifest import ImageRow, Snapshot
 from inspection.decision.calibration import fit_calibration
-from inspection.decision.evaluation import Evaluation, evaluate
+from inspection.decision.evaluation import Evaluation, contradicts_promise, evaluate
 from inspection.decision.operating_point import OperatingPointReport, choose_operating_point
 from inspection.decision.ranking import estimate_ranking
 from inspection.decision.robustness import Disturbance, summarise_robustness
@@ -232,7 +232,7 @@ def test_classes_without_overlap_have_intervals_with_a_width_that_is_explained()
 
 def test_holdout_that_contradicts_the_promise_is_the_headline() -> None:
     evaluation, report, _ = judge(gap=3.0)
-    assert not report_card.contradicts_promise(evaluation, report)
+    assert not contradicts_promise(evaluation, report)
     shifted = evaluate(
         np.repeat([-3.0, -3.0], [60, 40]),
         np.repeat([False, True], [60, 40]),
@@ -244,7 +244,7 @@ def test_holdout_that_contradicts_the_promise_is_the_headline() -> None:
         fit_calibration(np.array([-1.0, 1.0]), np.array([False, True])),
         OperatingPointSettings(),
     )
-    assert report_card.contradicts_promise(shifted, report)
+    assert contradicts_promise(shifted, report)
     assert "the holdout contradicts the promise" in text_of(report_card.describe_verdict(shifted, report))
 
 

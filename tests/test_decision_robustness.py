@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from edge.contract import OperatingPoint
-from inspection.decision.robustness import DISTURBANCES, Disturbance, perturb, summarise_robustness
+from inspection.decision.robustness import (
+    DISTURBANCES,
+    IMAGES_DISTURBED,
+    Disturbance,
+    choose_disturbed,
+    perturb,
+    summarise_robustness,
+)
 from inspection.errors import DataError
 
 
@@ -86,3 +93,15 @@ def test_summary_refuses_scores_that_do_not_fit() -> None:
             ["a", "b"],
             point,
         )
+
+
+def test_a_large_holdout_is_disturbed_in_part_with_both_classes() -> None:
+    rare = np.arange(20_000) % 1000 == 0
+    chosen = choose_disturbed(rare)
+    assert len(chosen) == IMAGES_DISTURBED
+    assert np.count_nonzero(rare[chosen]) == 20
+    assert np.array_equal(chosen, choose_disturbed(rare))
+    half = choose_disturbed(np.arange(2_000) % 2 == 0)
+    assert len(half) == IMAGES_DISTURBED
+    assert len(choose_disturbed(rare[:5000] ^ True)) == IMAGES_DISTURBED
+    assert len(choose_disturbed(rare[:200])) == 200

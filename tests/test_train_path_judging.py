@@ -141,15 +141,3 @@ def test_memory_does_not_grow_with_the_number_of_images(
     peak(1)  # what is imported and compiled once
     few, many = peak(20), peak(60)
     assert many - few < 0.25 * 40 * 72 * 32 * 32 * 3, "bytes of the images that came"
-
-
-def test_a_large_holdout_is_disturbed_in_part_with_both_classes() -> None:
-    rare = np.arange(20_000) % 1000 == 0
-    chosen = proving.choose_disturbed(rare)
-    assert len(chosen) == proving.ROBUSTNESS_IMAGES
-    assert np.count_nonzero(rare[chosen]) == 20
-    assert np.array_equal(chosen, proving.choose_disturbed(rare))
-    half = proving.choose_disturbed(np.arange(2_000) % 2 == 0)
-    assert len(half) == proving.ROBUSTNESS_IMAGES
-    assert len(proving.choose_disturbed(rare[:5000] ^ True)) == proving.ROBUSTNESS_IMAGES
-    assert len(proving.choose_disturbed(rare[:200])) == 200

@@ -72,6 +72,16 @@ def test_bounds_are_rounded_outwards() -> None:
     assert float(escape.split("%")[0].split()[-1]) >= 100 * run.decision.report.escape.rate
 
 
+def test_a_holdout_that_contradicts_the_promise_is_said_loudly() -> None:
+    run = finish(3.0)
+    assert not lines_of(run, "ATTENTION")
+    worse = finish(3.0, refuse=60).evaluation  # under another lamp than the calibration split
+    run.evaluation = worse
+    assert lines_of(run, "ATTENTION") == [
+        "the holdout contradicts the promise: it shows more mistakes than chance explains"
+    ]
+
+
 @pytest.mark.parametrize("action", ["pass", "fail"])
 def test_summary_and_registry_tell_the_rates_of_the_line(action: str) -> None:
     run = finish(0.8, review_action=action, refuse=12)

@@ -20,7 +20,7 @@ from inspection.cards.evidence import (
 )
 from inspection.cards.parity import parity_components
 from inspection.cards.style import make_grid, make_table, show_amount, show_estimate, show_rate, to_picture
-from inspection.decision.evaluation import Evaluation
+from inspection.decision.evaluation import Evaluation, contradicts_promise
 from inspection.decision.promise import OperatingPointReport, Promise
 from inspection.decision.rounding import percent
 from inspection.decision.verdicts import VERDICTS
@@ -139,12 +139,6 @@ def describe_verdict(evaluation: Evaluation, report: OperatingPointReport) -> li
         make_table(["of 1,000 parts", "expected (95% interval)"], rows),
         to_picture(draw_outcomes(evaluation), "What happened to the holdout, pictures that the model had never seen"),
     ]
-
-
-def contradicts_promise(evaluation: Evaluation, report: OperatingPointReport) -> bool:
-    """Whether the holdout shows, beyond chance, that the line does worse than was promised."""
-    done = evaluation.resolved
-    return done.escape.low > report.escape.rate or done.overkill.low > report.overkill.rate
 
 
 def _describe_promises(

@@ -21,6 +21,7 @@ from inspection.decision.curves import (
     make_histogram,
     measure_reliability,
 )
+from inspection.decision.promise import OperatingPointReport
 from inspection.decision.ranking import Estimate, estimate_ranking
 from inspection.decision.robustness import RobustnessRow
 from inspection.decision.verdicts import (
@@ -171,6 +172,12 @@ def evaluate(
         mistakes=mistakes,
         closest_calls=closest_calls,
     )
+
+
+def contradicts_promise(evaluation: Evaluation, report: OperatingPointReport) -> bool:
+    """Whether the holdout shows, beyond chance, that the line does worse than promised; both are rates per group."""
+    done = evaluation.resolved
+    return done.escape.low > report.escape.rate or done.overkill.low > report.overkill.rate
 
 
 def _measure_types(

@@ -15,6 +15,8 @@ from inspection.decision.bounds import Rate, measure_rate
 from inspection.decision.verdicts import decide_all
 from inspection.errors import DataError
 
+IMAGES_DISTURBED = 500  # at most
+
 Kind = Literal["brightness", "blur", "noise", "jpeg", "shift"]
 
 
@@ -67,6 +69,19 @@ class RobustnessRow:
     review: Rate  # of both classes, at the share of bad images among these
     error: Rate  # of both classes: the input guard refuses the picture
     changed: Rate  # verdicts that differ from those of the pictures as they are
+
+
+def choose_disturbed(is_bad: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Indices of the images that are disturbed: all, or a seeded choice that gives either class its half.
+
+    Args:
+        is_bad: bool [N].
+        seed: of the choice.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(is_bad))
+    bad, good = shuffled[is_bad[shuffled]], shuffled[~is_bad[shuffled]]
+    bad_count = min(len(bad), max(IMAGES_DISTURBED // 2, IMAGES_DISTURBED - len(good)))
+    return np.sort(np.concatenate([bad[:bad_count], good[: IMAGES_DISTURBED - bad_count]]))
 
 
 def perturb(pixels: np.ndarray, kind: Kind, strength: float, seed: int | Sequence[int] = 0) -> np.ndarray:

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 PARITY_SOURCES = 4000  # training images compared at most; a flip rate of 1 % is well known long before
 JPEG_IMAGES = 300  # compared with their own JPEG at most
 JPEG_QUALITY = 95
-ROBUSTNESS_IMAGES = 500  # of the holdout, disturbed at most
 SEED = 0  # of the choice of images, where not all are taken, and of their copies
 
 
@@ -173,7 +172,13 @@ def choose_thresholds(settings: Settings, snapshot_id: str, exported: Exported) 
 def evaluate_holdout(settings: Settings, snapshot_id: str, exported: Exported, decision: Decision) -> "Evaluation":
     """Judge the artifact on the holdout, as it is, and on a part of it disturbed."""
     from inspection.decision.evaluation import evaluate
-    from inspection.decision.robustness import DISTURBANCES, Disturbance, perturb, summarise_robustness
+    from inspection.decision.robustness import (
+        DISTURBANCES,
+        Disturbance,
+        choose_disturbed,
+        perturb,
+        summarise_robustness,
+    )
 
     rows = load_snapshot(open_storage(settings.storage_root), snapshot_id).select("holdout")
     is_bad = np.array([row.label == "bad" for row in rows])
@@ -200,7 +205,7 @@ def evaluate_holdout(settings: Settings, snapshot_id: str, exported: Exported, d
         found = judge_rows(settings, exported, some, decision.guard, change)
         return one, found.scores, found.refused
 
-    chosen = choose_disturbed(is_bad)
+    chosen = choose_disturbed(is_bad, SEED)
     some = [rows[index] for index in chosen]
     robustness = summarise_robustness(
         (judged.scores[chosen], judged.refused[chosen]),
@@ -210,19 +215,6 @@ def evaluate_holdout(settings: Settings, snapshot_id: str, exported: Exported, d
         point,
     )
     return dataclasses.replace(evaluation, robustness=robustness, robustness_images=len(some))
-
-
-def choose_disturbed(is_bad: np.ndarray) -> np.ndarray:
-    """Indices of the images that are disturbed: all, or a seeded choice that gives either class its half.
-
-    Args:
-        is_bad: bool [N].
-    """
-    shuffled = np.random.default_rng(SEED).permutation(len(is_bad))
-    bad, good = shuffled[is_bad[shuffled]], shuffled[~is_bad[shuffled]]
-    half = ROBUSTNESS_IMAGES // 2
-    many_bad = min(len(bad), max(half, ROBUSTNESS_IMAGES - len(good)))
-    return np.sort(np.concatenate([bad[:many_bad], good[: ROBUSTNESS_IMAGES - many_bad]]))
 
 
 def compare_with_jpeg(

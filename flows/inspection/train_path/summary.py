@@ -1,6 +1,7 @@
 """The last words of a run: what was made, what can be promised of it, and what to do next."""
 
 from inspection.decision.bounds import Rate
+from inspection.decision.evaluation import contradicts_promise
 from inspection.decision.promise import MOVED_FOR, Promise
 from inspection.decision.ranking import Estimate
 from inspection.decision.rounding import show_rounded
@@ -46,6 +47,8 @@ def summarise(run: TrainRun, run_id: str) -> str:
             f"({device['runtime']}, one thread, on this machine)",
         ),
     ]
+    if contradicts_promise(evaluation, report):
+        table.append(("ATTENTION", "the holdout contradicts the promise: it shows more mistakes than chance explains"))
     if not report.autonomous:
         table.append(("ATTENTION", "NOT AUTONOMOUS: more than half of the parts would go to review, see the report"))
     table += [
