@@ -215,6 +215,17 @@ def test_mistakes_are_ordered_escapes_first_and_worst_first() -> None:
     assert mistakes[0].distance == pytest.approx(3.5)
 
 
+def test_mistakes_are_those_of_the_line() -> None:
+    """Bad parts that review lets pass are among them, and good ones whose picture is refused."""
+    scores = np.array([-2.0, -2.0, 0.9, 0.2, -0.8, 2.0])
+    is_bad = np.array([False, False, False, True, True, True])
+    refused = np.array([False, True, False, False, False, False])
+    point = dataclasses.replace(POINT, review_action="pass")
+    mistakes = evaluate_simply(scores, is_bad, point=point, refused=refused).mistakes
+    assert [(case.index, case.verdict) for case in mistakes] == [(4, "pass"), (3, "review"), (2, "fail"), (1, "error")]
+    assert mistakes[1].distance == pytest.approx(0.3)
+
+
 def test_closest_calls_are_right_verdicts_nearest_to_a_threshold() -> None:
     scores = np.array([-2.0, -0.6, 0.0, 0.9, 5.0])
     is_bad = np.array([False, False, False, True, True])

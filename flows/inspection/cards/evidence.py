@@ -32,12 +32,12 @@ def describe_cases(
     count = len(evaluation.mistakes)
     components: list[MetaflowCardComponent] = [Markdown("## The worst mistakes")]
     if count == 0:
-        components.append(Markdown("No bad part passed and no good part failed on the holdout."))
+        components.append(Markdown("No bad part passed, and no good part failed or was refused, on the holdout."))
     else:
         components.append(
             Markdown(
-                f"{min(shown, count)} of {count}: escapes first, the farthest beyond the threshold on top. Look for "
-                "wrong labels before you look for a wrong model."
+                f"{min(shown, count)} of {count}: escapes first, the farthest beyond the threshold on top; good parts "
+                "that the input guard refuses (error) last. Look for wrong labels before you look for a wrong model."
             )
         )
         components.append(_show_cases(evaluation.mistakes[:shown], pictures))

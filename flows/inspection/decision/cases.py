@@ -32,9 +32,10 @@ def list_cases(
     uris: Sequence[str],
     probabilities: np.ndarray,
     verdicts: np.ndarray,
+    outlets: np.ndarray,
     point: OperatingPoint,
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """The mistakes, and the right verdicts that were nearly wrong.
+    """The mistakes of the line, and what it does right, but only just.
 
     Args:
         scores: float64 [N].
@@ -43,10 +44,12 @@ def list_cases(
         uris: where each image is, length N.
         probabilities: float64 [N], p(bad).
         verdicts: str [N] of pass, review, fail, error.
+        outlets: str [N] of pass, review, fail: what the line does with each part.
         point: thresholds.
 
     Returns:
-        Mistakes: escapes, farthest from the threshold first, then false alarms likewise. Close calls: nearest first.
+        Mistakes: escapes, farthest from the threshold first, then false alarms likewise, then good parts whose picture
+        the input guard refuses, at distance 0. Close calls: nearest first.
     """
 
     def make_cases(indices: np.ndarray, distance: np.ndarray) -> list[Case]:
@@ -64,12 +67,16 @@ def list_cases(
             for index in indices[:CASES_KEPT]
         ]
 
-    below, above = point.lower - scores, scores - point.upper
-    escaped = np.flatnonzero(is_bad & (verdicts == "pass"))
-    alarmed = np.flatnonzero(~is_bad & (verdicts == "fail"))
-    right = np.flatnonzero((is_bad & (verdicts == "fail")) | (~is_bad & (verdicts == "pass")))
+    below = (point.upper if point.review_action == "pass" else point.lower) - scores
+    above = scores - (point.lower if point.review_action == "fail" else point.upper)
+    judged = verdicts != "error"
+    escaped = np.flatnonzero(is_bad & (outlets == "pass"))
+    alarmed = np.flatnonzero(~is_bad & judged & (outlets == "fail"))
+    refused = np.flatnonzero(~is_bad & ~judged)
+    right = np.flatnonzero(judged & np.where(is_bad, outlets == "fail", outlets == "pass"))
     margin = np.where(is_bad, above, below)
     mistakes = make_cases(escaped[np.argsort(-below[escaped], kind="stable")], below)
     mistakes += make_cases(alarmed[np.argsort(-above[alarmed], kind="stable")], above)
+    mistakes += make_cases(refused, np.zeros(len(scores)))
     closest = make_cases(right[np.argsort(margin[right], kind="stable")], margin)
     return tuple(mistakes), tuple(closest[:CASES_KEPT])

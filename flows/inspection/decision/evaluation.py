@@ -92,7 +92,7 @@ class Evaluation:
     expected_defect_rate: float
     per_thousand: dict[str, Estimate]  # escapes, false_alarms, reviews, errors at expected_defect_rate
     histogram: Histogram
-    mistakes: tuple[Case, ...]  # escapes, farthest from the threshold first, then false alarms likewise
+    mistakes: tuple[Case, ...]  # escapes, farthest from the threshold first, false alarms likewise, good parts refused
     closest_calls: tuple[Case, ...]  # right verdicts, nearest to a threshold first
     robustness: tuple[RobustnessRow, ...] = ()
     robustness_images: int = 0  # of the holdout, on which robustness was measured
@@ -149,7 +149,7 @@ def evaluate(
     reviewed = measure_verdicts(resolve_errors(verdicts, point), is_bad, groups)
     auroc, average_precision = estimate_ranking(scores, is_bad, groups, seed)
     probabilities = probability(scores, calibration)
-    mistakes, closest_calls = list_cases(scores, is_bad, types, uris, probabilities, verdicts, point)
+    mistakes, closest_calls = list_cases(scores, is_bad, types, uris, probabilities, verdicts, outlets, point)
     return Evaluation(
         images=len(scores),
         good=int(np.count_nonzero(~is_bad)),
