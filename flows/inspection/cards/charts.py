@@ -102,7 +102,7 @@ def draw_verdict_bars(axes: Axes, rows: Sequence[tuple[str, tuple[float, float, 
     axes.set_xlabel("share of the parts (%)", fontsize=9, color=INK)
     handles = [Patch(facecolor=VERDICT_COLOURS[name], label=name) for name in VERDICTS]
     handles.append(Patch(facecolor="white", edgecolor=BAD, hatch=WRONG, label="a mistake"))
-    axes.legend(handles=handles, ncols=4, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(handles=handles, ncols=5, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
 def draw_rates(evaluation: Evaluation, report: OperatingPointReport) -> Figure:
