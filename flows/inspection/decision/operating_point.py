@@ -2,8 +2,8 @@
 
 The promise: over draws of the calibration split, the true escape rate (bad parts that the line passes, every group
 counting once) exceeds the promised rate in at most 1 - confidence of them; the overkill rate (good parts that it
-rejects) likewise. What the line does with a review or an error is part of it. It covers what the
-calibration split held: not kinds of defect that it never saw.
+rejects) likewise. What the line does with a review or an error is part of it. It covers what the calibration split
+held: not kinds of defect that it never saw.
 
 How limits that cannot all be kept give way is in `docs/decisions/0006-operating-point.md`.
 """
