@@ -4,6 +4,7 @@ input guard refuses. One batch of pictures is in memory at a time, however many 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from inspection.dataset.manifest import ImageRow
 from inspection.settings import Settings
 from inspection.storage import open_storage
 from inspection.train_path.learning import open_cache
+from inspection.train_path.stored_models import fetch_model
 
 if TYPE_CHECKING:
     from inspection.export.device import DeviceScores
@@ -46,6 +48,15 @@ def learn_input_guard(settings: Settings, rows: Sequence[ImageRow]) -> InputGuar
     return learn_guard(measure(batches), [(row.width, row.height) for row in rows], settings.input.guard_margin)
 
 
+def open_artifact(settings: Settings, exported: "Exported") -> Path:
+    """The artifact's file, with the very content that was exported.
+
+    Raises:
+        StorageError: it is gone or was changed.
+    """
+    return fetch_model(open_storage(settings.storage_root), exported.key, exported.sha256, "export")
+
+
 def judge_rows(
     settings: Settings,
     exported: "Exported",
@@ -65,6 +76,7 @@ def judge_rows(
     Raises:
         DataError: an image is not in the cache.
         ConversionError: the artifact cannot be run.
+        StorageError: the artifact is gone or was changed.
     """
     from inspection.export.device import score_batches_on_device
 
@@ -83,7 +95,7 @@ def judge_rows(
             )
             yield pixels
 
-    artifact = open_storage(settings.storage_root).local_copy(exported.key)
+    artifact = open_artifact(settings, exported)
     contract, types = settings.input.contract(), exported.defect_types
     device = score_batches_on_device(artifact, batches(), len(rows), contract, settings.export, types)
     return Judged(device, np.array(refused, dtype=bool))

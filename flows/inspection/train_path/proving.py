@@ -25,9 +25,9 @@ from inspection.dataset.manifest import ImageRow, Snapshot, load_snapshot
 from inspection.errors import ParityError
 from inspection.settings import Settings
 from inspection.storage import open_storage
-from inspection.train_path.judging import judge_rows, learn_input_guard
+from inspection.train_path.judging import judge_rows, learn_input_guard, open_artifact
 from inspection.train_path.learning import TrainedModel, load_trained, open_cache
-from inspection.train_path.stored_models import fetch_model, store_model
+from inspection.train_path.stored_models import store_model
 
 if TYPE_CHECKING:
     from inspection.decision.evaluation import Evaluation
@@ -265,15 +265,6 @@ def score_pixels(settings: Settings, exported: Exported, pixels: np.ndarray) -> 
     return score_on_device(
         open_artifact(settings, exported), pixels, settings.input.contract(), settings.export, exported.defect_types
     )
-
-
-def open_artifact(settings: Settings, exported: Exported) -> Path:
-    """The artifact's file, with the very content that was exported.
-
-    Raises:
-        StorageError: it is gone or was changed.
-    """
-    return fetch_model(open_storage(settings.storage_root), exported.key, exported.sha256, "export")
 
 
 def _some(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
