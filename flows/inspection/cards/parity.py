@@ -60,12 +60,16 @@ def compare_reports(reports: Sequence["ParityReport"]) -> MetaflowCardComponent:
     """A column per converted model."""
     rows: list[list[str]] = [
         ["agrees", *("yes" if one.passed else "**no**: " + "; ".join(one.faults) for one in reports)],
-        ["images compared (different pictures)", *(f"{one.images} ({one.sources})" for one in reports)],
+        [
+            "images compared (different pictures, of parts)",
+            *(f"{one.images} ({one.sources}, of {one.groups})" for one in reports),
+        ],
         ["same side of the best threshold", *(f"**{percent(1 - one.flip_rate)}**" for one in reports)],
         [
-            "flips",
+            "flips (the limit is on the share measured)",
             *(
-                f"{one.flips}, at most {percent(one.flip_rate_upper)} at {percent(one.confidence)} confidence"
+                f"{one.flips}; of further parts like these at most {percent(one.flip_rate_upper)} at "
+                f"{percent(one.confidence)} confidence"
                 for one in reports
             ),
         ],

@@ -1,20 +1,19 @@
-"""How far two sets of scores of the same images agree, and what a device does with a picture and its JPEG."""
+"""How far two sets of scores of the same images agree."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from edge.contract import OperatingPoint
-from edge.verdict import decide
-from inspection.decision.bounds import clopper_pearson_upper
+from inspection.decision.bounds import group_upper_bound, group_weights
 from inspection.errors import ParityError
 from inspection.settings import ExportSettings
 
 RESAMPLES = 1000  # of the bootstrap
-MIN_JPEG_AGREEMENT = 0.995  # share of images with the same verdict on the raw frame and its JPEG
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class ParityReport:
     faults: tuple[str, ...]  # the limits that were broken, in words
     images: int  # compared, copies included
     sources: int  # different pictures among them
+    groups: int  # parts or lots that these show: what is independent
     correlation: float  # Pearson, of the scores
     mean_difference: float  # converted - trained
     mean_abs_difference: float
@@ -33,11 +33,11 @@ class ParityReport:
     auroc_trained: float
     auroc_converted: float
     auroc_loss: float  # trained - converted
-    auroc_loss_interval: tuple[float, float]  # paired bootstrap over source pictures, at `confidence`
+    auroc_loss_interval: tuple[float, float]  # paired bootstrap over the groups, at `confidence`
     threshold: float  # the trained model's best: the largest true positive rate - false positive rate
     flips: int  # images on the other side of that threshold
     flip_rate: float
-    flip_rate_upper: float  # one-sided Clopper-Pearson bound at `confidence`
+    flip_rate_upper: float  # one-sided bound at `confidence` on the share of a group's images; see `check_parity`
     confidence: float
     flipped: tuple[int, ...]  # their indices among the images compared, the largest difference first
 
@@ -50,9 +50,9 @@ class ParityReport:
         low, high = self.auroc_loss_interval
         return (
             f"{self.kind} {'agrees' if self.passed else 'does NOT agree'} with the trained model on "
-            f"{1 - self.flip_rate:.2%} of {self.images} images ({self.flips} flips, at most {self.flip_rate_upper:.2%} "
-            f"at {self.confidence:.0%} confidence), correlation {self.correlation:.4f}, AUROC loss "
-            f"{self.auroc_loss:.4f} [{low:.4f}, {high:.4f}]"
+            f"{1 - self.flip_rate:.2%} of {self.images} images ({self.flips} flips; of further parts like these at "
+            f"most {self.flip_rate_upper:.2%} at {self.confidence:.0%} confidence, counted by {self.groups} parts), "
+            f"correlation {self.correlation:.4f}, AUROC loss {self.auroc_loss:.4f} [{low:.4f}, {high:.4f}]"
         )
 
 
@@ -64,8 +64,13 @@ def check_parity(
     kind: str,
     source_index: np.ndarray | None = None,
     seed: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> ParityReport:
     """Compare the scores of a converted model with those of the trained one.
+
+    The limits are on what was measured. The bound beside it says how far that can be generalised: it counts groups as
+    the trials, each with the share of its images that flipped, since copies of one picture flip together. With a
+    single image per group it is Clopper and Pearson's.
 
     Args:
         trained_scores: float64 [N], logits.
@@ -73,8 +78,9 @@ def check_parity(
         is_bad: bool [N].
         settings: the limits.
         kind: of the converted model.
-        source_index: int64 [N]; images of one source are resampled together. None: each is its own.
+        source_index: int64 [N], the picture that each image is, or is a copy of. None: each is its own.
         seed: of the bootstrap.
+        groups: part or lot of each source picture. None: each is its own.
 
     Raises:
         ParityError: one class only, so that nothing can be compared.
@@ -82,6 +88,7 @@ def check_parity(
     if is_bad.all() or not is_bad.any():
         raise ParityError(f"parity gate: want good and bad images, found {is_bad.sum()} bad of {len(is_bad)}")
     source_index = np.arange(len(is_bad)) if source_index is None else source_index
+    group_index = source_index if groups is None else np.unique(groups, return_inverse=True)[1][source_index]
     difference = converted_scores - trained_scores
     threshold = best_threshold(trained_scores, is_bad)
     flipped = np.flatnonzero((trained_scores > threshold) != (converted_scores > threshold))
@@ -99,6 +106,7 @@ def check_parity(
         faults=faults,
         images=len(is_bad),
         sources=len(np.unique(source_index)),
+        groups=len(np.unique(group_index)),
         **measured,
         mean_difference=float(difference.mean()),
         mean_abs_difference=float(np.abs(difference).mean()),
@@ -106,57 +114,13 @@ def check_parity(
         auroc_trained=trained_auroc,
         auroc_converted=converted_auroc,
         auroc_loss_interval=_bootstrap(
-            trained_scores, converted_scores, is_bad, source_index, settings.confidence, seed
+            trained_scores, converted_scores, is_bad, group_index, settings.confidence, seed
         ),
         threshold=threshold,
         flips=len(flipped),
-        flip_rate_upper=clopper_pearson_upper(len(flipped), len(is_bad), settings.confidence),
+        flip_rate_upper=_upper_bound(flipped, group_index, settings.confidence),
         confidence=settings.confidence,
         flipped=tuple(int(index) for index in flipped),
-    )
-
-
-@dataclass(frozen=True)
-class JpegAgreement:
-    """Whether raw frames and their own JPEGs get the same verdicts."""
-
-    passed: bool
-    images: int
-    agreement: float  # share with the same verdict
-    agreement_lower: float  # one-sided Clopper-Pearson bound at `confidence`
-    agreement_upper: float  # likewise; below the limit, chance does not explain what was found
-    confidence: float
-    max_abs_difference: float  # of the scores, logits
-    differing: tuple[int, ...]  # indices of images with two verdicts
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return dataclasses.asdict(self)
-
-
-def jpeg_agreement(
-    raw_scores: np.ndarray, jpeg_scores: np.ndarray, point: OperatingPoint, confidence: float = 0.95
-) -> JpegAgreement:
-    """Compare the verdicts on raw frames with those on their JPEGs, at the operating point that ships.
-
-    Args:
-        raw_scores: float64 [N], logits of the artifact on raw frames.
-        jpeg_scores: float64 [N], of the same frames saved as JPEG (quality 95) and read again.
-        point: the thresholds.
-        confidence: of the bound.
-    """
-    raw, jpeg = ([decide(float(score), point) for score in scores] for scores in (raw_scores, jpeg_scores))
-    differing = tuple(index for index, pair in enumerate(zip(raw, jpeg, strict=True)) if pair[0] != pair[1])
-    rate = len(differing) / len(raw)
-    return JpegAgreement(
-        passed=1 - rate >= MIN_JPEG_AGREEMENT,
-        images=len(raw),
-        agreement=1 - rate,
-        agreement_lower=1 - clopper_pearson_upper(len(differing), len(raw), confidence),
-        agreement_upper=clopper_pearson_upper(len(raw) - len(differing), len(raw), confidence),
-        confidence=confidence,
-        max_abs_difference=float(np.abs(np.asarray(raw_scores) - jpeg_scores).max()),
-        differing=differing,
     )
 
 
@@ -196,23 +160,36 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
+def _upper_bound(flipped: np.ndarray, group: np.ndarray, confidence: float) -> float:
+    """Bound on the share of a group's images that flip; `flipped` are indices of images, `group` is int64 [N]."""
+    weights, groups = group_weights(group.tolist())
+    events = math.ceil(weights[flipped].sum() - 1e-9)  # ten images of a tenth each are one event
+    return group_upper_bound(events, groups, confidence, groups == len(group))
+
+
 def _bootstrap(
-    trained: np.ndarray, converted: np.ndarray, is_bad: np.ndarray, source: np.ndarray, confidence: float, seed: int
+    trained: np.ndarray, converted: np.ndarray, is_bad: np.ndarray, group: np.ndarray, confidence: float, seed: int
 ) -> tuple[float, float]:
-    """Interval of the AUROC loss: sources are drawn with replacement, good and bad apart, both models see the same."""
+    """Interval of the AUROC loss: groups are drawn with replacement, both models see the same.
+
+    Groups that hold a bad image are drawn apart from those that hold none. A draw that has one class only, which
+    groups of both classes can give, is left out.
+    """
     generator = np.random.default_rng(seed)
-    _, source = np.unique(source, return_inverse=True)
-    bad_source = np.zeros(source.max() + 1, bool)
-    bad_source[source[is_bad]] = True
+    _, group = np.unique(group, return_inverse=True)
+    holds_bad = np.zeros(group.max() + 1, bool)
+    holds_bad[group[is_bad]] = True
     places = [np.unique(scores, return_inverse=True)[1] for scores in (trained, converted)]
     losses = []
     for _ in range(RESAMPLES):
-        times = np.zeros(len(bad_source))  # that each source was drawn
-        for members in (np.flatnonzero(bad_source), np.flatnonzero(~bad_source)):
-            drawn = members[generator.integers(0, len(members), len(members))]
-            times += np.bincount(drawn, minlength=len(times))
-        weights = times[source]
-        losses.append(_weighted_auroc(places[0], is_bad, weights) - _weighted_auroc(places[1], is_bad, weights))
+        times = np.zeros(len(holds_bad))  # that each group was drawn
+        for members in (np.flatnonzero(holds_bad), np.flatnonzero(~holds_bad)):
+            if len(members):
+                drawn = members[generator.integers(0, len(members), len(members))]
+                times += np.bincount(drawn, minlength=len(times))
+        weights = times[group]
+        if weights[is_bad].any() and weights[~is_bad].any():
+            losses.append(_weighted_auroc(places[0], is_bad, weights) - _weighted_auroc(places[1], is_bad, weights))
     low, high = np.quantile(losses, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

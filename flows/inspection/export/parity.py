@@ -109,6 +109,7 @@ def run_parity_gate(
     seed: int,
     defect_types: Sequence[str] = (),
     names: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> ParityGate:
     """Compare both converted models with the trained one and choose what ships.
 
@@ -121,6 +122,7 @@ def run_parity_gate(
         seed: of the bootstrap.
         defect_types: names of the model's type outputs.
         names: of the given pictures, for the error; their numbers when not given.
+        groups: part or lot of each given picture, for the bounds; each its own when not given.
 
     Raises:
         ParityError: neither passes; the pictures that flipped are named.
@@ -137,7 +139,7 @@ def run_parity_gate(
         scored = pool.map(lambda path: score_on_device(path, compared, input, settings, defect_types), paths.values())
         found = dict(zip(paths, scored, strict=True))
     for kind, device in found.items():
-        reports[kind] = check_parity(trained.scores, device.scores, labels, settings, kind, source_index, seed)
+        reports[kind] = check_parity(trained.scores, device.scores, labels, settings, kind, source_index, seed, groups)
         devices[kind] = device.describe()
         log.info("event=parity %s", reports[kind].summary())
     if not any(report.passed for report in reports.values()):

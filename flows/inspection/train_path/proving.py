@@ -32,8 +32,9 @@ from inspection.train_path.stored_models import store_model
 if TYPE_CHECKING:
     from inspection.decision.evaluation import Evaluation
     from inspection.decision.promise import OperatingPointReport
-    from inspection.export.agreement import JpegAgreement, ParityReport
+    from inspection.export.agreement import ParityReport
     from inspection.export.device import DeviceScores
+    from inspection.export.jpeg import JpegAgreement
     from inspection.export.parity import ParityGate
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
                 SEED,
                 defect_types=trained.defect_types,
                 names=names,
+                groups=[row.group for row in rows],
             )
         except GateError as error:
             flipped = {index: pixels[index] for index in pictures_wanted(error)}
@@ -226,7 +228,7 @@ def compare_with_jpeg(
         DataError: an image is no longer there.
         ParityError: they differ on so many images that it cannot be chance, and the settings say to stop then.
     """
-    from inspection.export.agreement import MIN_JPEG_AGREEMENT, jpeg_agreement
+    from inspection.export.jpeg import MIN_JPEG_AGREEMENT, jpeg_agreement
 
     contract = settings.input.contract()
     source = open_images(settings, snapshot.location)
