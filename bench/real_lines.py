@@ -74,7 +74,8 @@ def run_line(name: str, source: Path, weights: str, recipe: str, work: Path) -> 
     auroc = figures["auroc"]
     print(
         f"{name:<10} AUROC {auroc['value']:.4f} [{auroc['low']:.3f}, {auroc['high']:.3f}]  recipe {figures['recipe']}, "
-        f"{figures['artifact']}, agreement {figures['agreement']:.2%}, {seconds:.0f} s",
+        f"{figures['artifact']}, agreement {figures['agreement']:.2%}, with its JPEG {figures['jpeg_agreement']:.1%}, "
+        f"{seconds:.0f} s",
         flush=True,
     )
     return figures

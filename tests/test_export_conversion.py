@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from export_pictures import NotConvertible, SmallNet, TwoScores, pictures
+from environments import device_python
+from export_pictures import FadingNet, NotConvertible, SmallNet, TwoScores, pictures
 
 from edge.contract import InputContract
 from edge.detector import Detector
@@ -20,6 +21,7 @@ from inspection.settings import ExportSettings
 
 INPUT = InputContract(width=40, height=32)  # not square: width and height must not be mixed up
 TYPES = ("scratch", "stain")
+ENVIRONMENTS = (".venv-edge", ".venv-edge-tflite")  # ai-edge-litert and tflite-runtime
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +93,22 @@ def test_report_tells_memory_time_and_versions(converted: Converted) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [".venv-edge", ".venv-edge-tflite"])
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_both_models_run_on_every_device_runtime(converted: Converted, net: SmallNet, environment: str) -> None:
-    python = Path(__file__).resolve().parents[1] / environment / "bin" / "python"
-    if not python.is_file():
-        pytest.skip(f"{environment} is not here: run `make setup`")
     pixels = pictures(8, start=500, width=40)[0]
     trained = net.score_pixels(pixels)
     for path in (converted.float_path, converted.int8_path):
-        scores = score_with(python, environment, path, pixels, INPUT, TYPES).scores
+        scores = score_with(device_python(environment), environment, path, pixels, INPUT, TYPES).scores
         assert np.corrcoef(scores, trained)[0, 1] > 0.98
+
+
+@pytest.mark.slow
+def test_map_that_is_nearly_zero_everywhere_runs_on_every_device_runtime(tmp_path: Path) -> None:
+    net, pixels = FadingNet().eval(), pictures(16, width=40)[0]
+    faded = convert(net, INPUT, pixels, tmp_path)
+    for environment in ENVIRONMENTS:
+        scores = score_with(device_python(environment), environment, faded.int8_path, pixels, INPUT, TYPES).scores
+        assert np.corrcoef(scores, net.score_pixels(pixels))[0, 1] > 0.98
 
 
 def test_existing_file_is_not_overwritten(net: SmallNet, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Full int8 quantisation of a float TFLite file: 8-bit weights by channel, 8-bit activations, calibrated ranges.
 
-Four things the quantiser does not do by itself are done here. The subtraction of one grey level that our models begin
-with becomes the zero point of the input: so the pixels, which have 8 bits, are neither rounded again nor touched at
-all. Ranges are the smallest and largest value seen, since
-its default (a moving average) forgets the extremes and costs points of accuracy. And channels with almost no weight
-but a bias, which pruning batch norms leave behind, are lifted: their bias counts in units of (input scale x weight
-scale), so with a tiny weight scale it leaves the 32-bit range and comes back with the wrong sign. And the head is
-corrected for the shift of its features (`correction`).
+Some things that the quantiser does not do by itself are done here. The subtraction of one grey level that our models
+begin with becomes the zero point of the input: so the pixels, which have 8 bits, are neither rounded again nor touched
+at all. Ranges are the smallest and largest value seen, since its default (a moving average) forgets the extremes and
+costs points of accuracy. Channels with almost no weight but a bias, which pruning batch norms leave behind, are
+lifted: their bias counts in units of (input scale x weight scale), so with a tiny weight scale it leaves the 32-bit
+range and comes back with the wrong sign. A map that is almost zero everywhere loses its upper clamp, which it never
+reaches and which the older runtime cannot count in its steps. And the head is corrected for the shift of its features
+(`correction`).
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ BIAS_LIMIT = 2**29  # a quantised bias beyond this leaves too little of 32 bits 
 WEIGHT_LEVELS = 127
 INPUT_SCALE, LEAST_ZERO_POINT = 1.0, -128  # of an input that counts grey levels from black
 LEAST_RANGE = 1e-9  # of a tensor that was always the same, so that its scale is not zero
+CLAMP = 6.0  # of a fused ReLU6
+COUNTABLE = 2**31 - 1  # steps of an output that a clamp may lie at
 
 Ranges = dict[str, dict[str, np.ndarray]]
 
@@ -59,6 +62,7 @@ def quantise(source: Path, pixels: np.ndarray, target: Path, threads: int) -> Qu
     _set_input_range(model, ranges, level)
     pad_with_least_value(model, ranges)
     lifted = lift_dead_channels(model, ranges)
+    drop_unreachable_clamps(model, ranges)
 
     def make_int8(model: Any) -> bytes:
         # Ranges go to tensors by name, and no name has changed.
@@ -199,6 +203,39 @@ def lift_dead_channels(model: Any, ranges: Mapping[str, Mapping[str, np.ndarray]
             set_constant(model, weight, np.moveaxis(flat.reshape(by_channel.shape), 0, axis))
             lifted += int(dead.size)
     return lifted
+
+
+def drop_unreachable_clamps(model: Any, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> int:
+    """Make a fused ReLU6 a ReLU where its 6 lies too many steps of the output away to be counted in 32 bits.
+
+    Such an output's largest 8-bit value is a ten-millionth of the clamp, so both are the same; but tflite-runtime
+    refuses the model ("no_integer_overflow_from_quantization was not true"). It takes a map that is zero everywhere,
+    or random weights whose signal dies out layer by layer.
+
+    Source: Quantize() and CalculateActivationRangeQuantizedImpl() in tensorflow/lite/kernels/kernel_util.cc, 2.14.
+
+    Args:
+        model: a mutable flatbuffer object of a float model; changed in place.
+        ranges: smallest and largest value of tensors by name.
+
+    Returns:
+        How many operators were changed.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    activations = schema.ActivationFunctionType
+    graph = model.subgraphs[0]
+    dropped = 0
+    for operator in graph.operators:
+        options = operator.builtinOptions
+        if getattr(options, "fusedActivationFunction", activations.NONE) != activations.RELU6:
+            continue
+        found = ranges[tensor_name(graph.tensors[operator.outputs[0]])]
+        step = (max(float(found["max"].max()), 0.0) - min(float(found["min"].min()), 0.0)) / 255
+        if step * COUNTABLE <= 2 * CLAMP:  # twice, since the quantiser rounds the step
+            options.fusedActivationFunction = activations.RELU
+            dropped += 1
+    return dropped
 
 
 def _check(path: Path, level: int) -> None:
