@@ -1,15 +1,18 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from edge.contract import InputContract
+from inspection.model import selection
 from inspection.model.augmentation import augment
 from inspection.model.examples import TrainingSet
 from inspection.model.features import standardisation
 from inspection.model.loading import load_batches, shuffled_batches
 from inspection.model.places import Moments, Places
 from inspection.model.resolution import defect_side_px, input_size_warning
-from inspection.model.selection import CrossValidation, auroc, choose_recipe, weighted_aurocs
+from inspection.model.selection import CrossValidation, auroc, bootstrap_aurocs, choose_recipe, weighted_aurocs
 from inspection.settings import AugmentationSettings
 
 NOTHING = AugmentationSettings(
@@ -182,3 +185,31 @@ def test_an_input_too_small_for_a_defect_is_warned_about_with_a_size_that_would_
     assert "stain" not in warning
     assert "448" in warning
     assert input_size_warning({"stain": [20.0], "none": []}, contract) is None
+
+
+def test_the_bootstrap_holds_as_much_memory_for_many_images_as_for_few(monkeypatch):
+    monkeypatch.setattr(selection, "BOOTSTRAPS", 60)
+    monkeypatch.setattr(selection, "CHUNK", 20_000)
+
+    def peak(count):
+        scores, is_bad = np.random.default_rng(0).normal(size=count), np.arange(count) % 2 == 1
+        groups = [str(row) for row in range(count)]
+        tracemalloc.start()
+        assert bootstrap_aurocs([scores], is_bad, groups, 0).shape == (60, 1)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(100)  # imports
+    assert peak(8000) < peak(1000) + 7000 * 200  # bytes an image; a thousand draws of it were 46 kB
+
+
+def test_draws_in_chunks_are_as_many_and_alike(monkeypatch):
+    scores, is_bad = np.random.default_rng(0).normal(size=200) + (np.arange(200) % 2), np.arange(200) % 2 == 1
+    groups = [str(row // 2) for row in range(200)]
+    whole = bootstrap_aurocs([scores], is_bad, groups, 0)
+    monkeypatch.setattr(selection, "CHUNK", 7 * 200)
+    chunked = bootstrap_aurocs([scores], is_bad, groups, 0)
+    assert whole.shape == chunked.shape == (selection.BOOTSTRAPS, 1)
+    assert chunked.mean() == pytest.approx(whole.mean(), abs=0.005)
+    assert chunked.std() == pytest.approx(whole.std(), rel=0.1)

@@ -1,3 +1,4 @@
+import io
 import os
 import platform
 import signal
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from inspection.errors import TrainingError
+from inspection.model import recipes, training
 from inspection.model.checkpoints import FolderCheckpoints, StoredCheckpoints
-from inspection.model.examples import TrainingSet, folds_of, learnable_types, validation_fold
+from inspection.model.classifier import Scorer
+from inspection.model.examples import TrainingSet, folds_of, learnable_types, thin_out, validation_fold
 from inspection.model.frozen import fit_common_scale
 from inspection.model.storing import load_model, save_model
 from inspection.model.training import cross_validate, recipes_to_compare, train
@@ -162,6 +165,75 @@ def test_pixels_are_read_in_batches_and_never_whole():
     reader = Reader(whole.pixels)
     train("both", TrainingSet(reader, whole.is_bad, whole.types, whole.groups, whole.defect_types), _settings(epochs=1))
     assert 0 < reader.largest <= 64  # the digest for checkpoints reads the most at once
+
+
+def test_too_many_images_are_thinned_out_by_label_and_type():
+    whole = _set(90)
+    some = thin_out(whole, 30, 0)
+    assert len(some) <= 30
+    assert [sum(some.types == kind) for kind in (-1, 0, 1)] == [15, 7, 7]
+    assert (some.types[some.is_bad] >= 0).all()
+    assert list(some.groups) == list(thin_out(whole, 30, 0).groups) != list(thin_out(whole, 30, 1).groups)
+    assert [some.groups.index(group) for group in some.groups] == list(range(len(some)))
+    assert thin_out(whole, 90, 0) is whole
+    rare = TrainingSet(whole.pixels, np.arange(90) < 2, np.full(90, -1), whole.groups)
+    assert thin_out(rare, 20, 0).is_bad.sum() == 2
+
+
+def test_frozen_features_never_take_more_rows_than_allowed_and_the_notes_say_so(monkeypatch):
+    rows = []
+
+    class Watched(recipes.LogisticFits):
+        def __init__(self, features, views):
+            rows.append(len(features))
+            super().__init__(features, views)
+
+    monkeypatch.setattr(recipes, "MAX_ROWS", 30)
+    monkeypatch.setattr(recipes, "LogisticFits", Watched)
+    trained = train("frozen", _set(60), SMALL)
+    assert max(rows) <= 30
+    assert any("learned from 29 of 60 images" in note for note in trained.notes)
+    assert not any("learned from" in note for note in train("frozen", _set(24), SMALL).notes)
+
+
+def test_folds_are_scored_where_the_model_was_trained(monkeypatch):
+    moved = []
+
+    class Elsewhere(Scorer):
+        def forward(self, x):
+            return x.mean((1, 2, 3))[:, None]
+
+        def cpu(self):
+            moved.append("cpu")
+            return super().cpu()
+
+        def _score(self, pixels, batch):
+            return np.arange(len(pixels), dtype=float), np.zeros((len(pixels), 0))
+
+    monkeypatch.setattr(training, "train_frozen", lambda *_: (Elsewhere(), {"images": 12.0}))
+    cross_validate("frozen", _set(), SMALL)
+    assert moved == []
+
+
+def test_a_terminal_shows_a_bar_that_moves(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    train("both", _set(), _settings(epochs=2, patience=2))
+    shown = sys.stderr.getvalue()
+    assert "features" in shown
+    assert "48/48" in shown  # 24 images, as they are and varied
+    assert "fine-tuning" in shown
+    assert shown.index("1/2") < shown.index("2/2")
+    assert "validation AUROC" in shown
+
+
+def test_no_terminal_no_bar(capsys):
+    train("frozen", _set(), SMALL)
+    assert "features" not in capsys.readouterr().err
 
 
 def test_cross_validation_never_scores_an_image_with_its_own_group_in_training():

@@ -81,6 +81,22 @@ def learnable_types(training_set: TrainingSet) -> tuple[str, ...]:
     return names if len(names) >= 2 else ()
 
 
+def thin_out(training_set: TrainingSet, limit: int, seed: int) -> TrainingSet:
+    """A seeded choice of at most `limit` images, in their order; each label and defect type keeps its share.
+
+    Of each at least two images stay, while there are that many: a class is never lost.
+    """
+    if len(training_set) <= limit:
+        return training_set
+    generator = np.random.default_rng(seed)
+    kinds = np.where(training_set.is_bad, training_set.types + 1, -1)  # good; bad of no type; each type
+    chosen = []
+    for kind in np.unique(kinds):
+        members = generator.permutation(np.flatnonzero(kinds == kind))
+        chosen.append(members[: max(2, len(members) * limit // len(training_set))])
+    return training_set.select(np.sort(np.concatenate(chosen)))
+
+
 def folds_of(training_set: TrainingSet, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Divide by groups, stratified by label; the indices (rest, part) of each fold.
 

@@ -18,8 +18,8 @@ from inspection.model.augmentation import augment
 from inspection.model.backbones import ARCHITECTURES, load_backbone
 from inspection.model.checkpoints import Checkpoints
 from inspection.model.classifier import Classifier, Design
-from inspection.model.examples import TrainingSet, learnable_types, validation_fold
-from inspection.model.features import estimate_batch_norm, pooled_features, standardisation
+from inspection.model.examples import TrainingSet, learnable_types, thin_out, validation_fold
+from inspection.model.features import MAX_ROWS, estimate_batch_norm, pooled_features, standardisation
 from inspection.model.frozen import balanced_losses, fit_common_scale
 from inspection.model.loading import load_batches, shuffled_batches
 from inspection.model.progress import Epoch
@@ -138,7 +138,7 @@ def _start(
     model = Classifier(design, layers).to(device).to(memory_format=torch.channels_last)
     if settings.weights == "none":
         estimate_batch_norm(model, learn.pixels, settings.batch_size, settings.seed)
-    features = pooled_features(model, learn.pixels, settings.batch_size)
+    features = pooled_features(model, thin_out(learn, MAX_ROWS, settings.seed).pixels, settings.batch_size)
     mean, std = standardisation(features, [features.shape[1]])
     model.set_standardisation(torch.from_numpy(mean), torch.from_numpy(std))
     model.centre_head(True)

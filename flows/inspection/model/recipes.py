@@ -10,7 +10,7 @@ import torch
 from inspection.model.backbones import ARCHITECTURES, load_backbone
 from inspection.model.checkpoints import Checkpoints, fingerprint
 from inspection.model.classifier import HEAD_CENTRE, Classifier, Design
-from inspection.model.examples import Rows, TrainingSet, learnable_types
+from inspection.model.examples import Rows, TrainingSet, learnable_types, thin_out
 from inspection.model.features import MAX_ROWS, estimate_batch_norm, learn_places, pooled_features, standardisation
 from inspection.model.finetune import finetune
 from inspection.model.frozen import Head, LogisticFits, fit_score_head, fit_type_head
@@ -31,9 +31,12 @@ def train_frozen(
 ) -> tuple[Classifier, dict[str, float]]:
     """Recipe (a): one pass of the backbone over each view of the images, then logistic regression.
 
+    Of more than `MAX_ROWS` images a seeded choice is learned from: their features would not fit memory.
+
     Returns:
         the model, and figures of the inner cross-validation that set the penalty.
     """
+    training_set = thin_out(training_set, MAX_ROWS, settings.seed)
     layers = load_backbone(settings.backbone, settings.weights, settings.seed)
     design = _frozen_design(training_set, settings)
     model = Classifier(design, layers).to(device).to(memory_format=torch.channels_last).eval()
@@ -53,7 +56,7 @@ def train_frozen(
     _set_head(model.score, head)
     if model.types is not None:
         _set_head(model.types, fit_type_head(fits, training_set, design.defect_types, figures["C"]))
-    figures["views"] = float(views - 1)
+    figures |= {"views": float(views - 1), "images": float(len(training_set))}
     log.info("event=frozen_fitted %s", " ".join(f"{name}={value:.4g}" for name, value in figures.items()))
     return model, figures
 

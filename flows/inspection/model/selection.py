@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 SIMPLICITY = ("frozen", "finetune", "both")  # the simplest first: what it costs to train and, on the device, to run
 BOOTSTRAPS = 1000
+CHUNK = 4_000_000  # resampled weights held at once
 MARGIN = 0.01  # AUROC that a simpler recipe may lose
 ERRORS = 1.0  # standard errors by which it must be surer than that: few images prove nothing, so the best is kept
 
@@ -115,13 +116,21 @@ def bootstrap_aurocs(scores: Sequence[np.ndarray], is_bad: np.ndarray, groups: S
     share = np.bincount(index, weights=is_bad) / np.bincount(index)
     stratum = np.where(share == 0, 0, np.where(share == 1, 1, 2))
     generator = np.random.default_rng(seed)
-    copies = np.zeros((BOOTSTRAPS, len(stratum)))
+    aurocs, chunk = [], max(1, CHUNK // len(is_bad))
+    for start in range(0, BOOTSTRAPS, chunk):
+        weights = _draw_groups(generator, stratum, min(chunk, BOOTSTRAPS - start))[:, index]
+        weights = weights[(weights[:, is_bad].sum(axis=1) > 0) & (weights[:, ~is_bad].sum(axis=1) > 0)]
+        aurocs.append(np.stack([weighted_aurocs(one, is_bad, weights) for one in scores], axis=1))
+    return np.concatenate(aurocs)
+
+
+def _draw_groups(generator: np.random.Generator, stratum: np.ndarray, draws: int) -> np.ndarray:
+    """How often each group is drawn, float64 [draws, groups], drawing within each stratum."""
+    copies = np.zeros((draws, len(stratum)))
     for kind in np.unique(stratum):
         members = np.flatnonzero(stratum == kind)
-        copies[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), BOOTSTRAPS)
-    weights = copies[:, index]
-    weights = weights[(weights[:, is_bad].sum(axis=1) > 0) & (weights[:, ~is_bad].sum(axis=1) > 0)]
-    return np.stack([weighted_aurocs(one, is_bad, weights) for one in scores], axis=1)
+        copies[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), draws)
+    return copies
 
 
 def _difference(recipe: str, difference: float, drawn: np.ndarray) -> Difference:

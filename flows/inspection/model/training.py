@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Trained:
     """A trained model and the record of its training."""
 
-    model: Scorer  # a Classifier, or Averaged for the recipe "both"; on the CPU, in eval mode
+    model: Scorer  # a Classifier, or Averaged for the recipe "both"; on the device that trained it, in eval mode
     recipe: str
     seconds: float  # with those of an interrupted training that this one went on with
     curves: tuple[Epoch, ...] = ()  # of fine-tuning; empty for the frozen recipe
@@ -66,7 +66,9 @@ def train(
 ) -> Trained:
     """Train a model, for about `settings.max_minutes` at most.
 
-    The same seed and data give the same model on a CPU. With checkpoints, a killed training that is started again
+    The same seed and data give the same model on a CPU with the same number of threads: sums of another number of
+    threads have another order, and so other last digits. A GPU adds in no fixed order; there the model is the same in
+    its scores, not in its bits. With checkpoints, a killed training that is started again
     goes on after its last whole epoch and ends with the same model.
 
     Args:
@@ -95,6 +97,11 @@ def train(
     if recipe in ("frozen", "both"):
         model, figures = train_frozen(training_set, settings, device, deadline, progress)
         members.append(model)
+        if figures["images"] < len(training_set):
+            notes.append(
+                f"the frozen recipe learned from {figures['images']:.0f} of {len(training_set)} images, chosen by lot "
+                "from each label and defect type: the features of more would not fit memory"
+            )
     if recipe in ("finetune", "both"):
         model, curves, earlier_s = train_finetuned(training_set, settings, device, deadline, place, progress)
         members.append(model)
@@ -103,7 +110,7 @@ def train(
         notes.append(f"training was stopped after {settings.max_minutes:.2g} minutes, its share of max_minutes")
     model_out: Scorer = members[0] if len(members) == 1 else Averaged(members)
     log.info("event=trained recipe=%s images=%d seconds=%.1f", recipe, len(training_set), seconds)
-    return Trained(model_out.cpu().eval(), recipe, seconds, tuple(curves), tuple(notes), figures)
+    return Trained(model_out.eval(), recipe, seconds, tuple(curves), tuple(notes), figures)
 
 
 def cross_validate(
