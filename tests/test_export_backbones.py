@@ -79,3 +79,22 @@ def test_int8_runs_and_agrees_on_every_device_runtime(case: Case, environment: s
     found = score_with(python, environment, case.converted.int8_path, case.unseen, INPUT, TYPES)
     assert found.kind == "int8"
     assert np.corrcoef(found.scores, case.scores)[0, 1] > 0.97
+
+
+def test_large_input_that_is_not_square_is_trained_converted_and_scored(tmp_path: Path) -> None:
+    size = InputContract(width=512, height=384)
+    pixels, is_bad = pictures(12, width=size.width, height=size.height)
+    training_set = TrainingSet(pixels, is_bad, np.full(12, -1), [str(index) for index in range(12)])
+    settings = TrainingSettings(backbone="mobilenet_v3_small", weights="none", views=1, fixed_pose=True)
+    model = train("frozen", training_set, settings).model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion, "CALIBRATION_IMAGES", 12)
+        converted = convert(model, size, pixels, tmp_path)
+    unseen = pictures(8, start=500, width=size.width, height=size.height)[0]
+    trained = model.score_pixels(unseen)
+    for environment in (".venv-edge", ".venv-edge-tflite"):
+        python = device_python(environment)
+        exact = score_with(python, environment, converted.float_path, unseen, size).scores
+        np.testing.assert_allclose(exact, trained, atol=1e-3 * max(1.0, float(trained.std())))
+        rounded = score_with(python, environment, converted.int8_path, unseen, size).scores
+        assert np.corrcoef(rounded, trained)[0, 1] > 0.97

@@ -155,9 +155,9 @@ def test_model_that_cannot_be_handed_over_is_refused(tmp_path: Path) -> None:
 def test_more_images_than_needed_are_thinned_out_and_fewer_filled_up() -> None:
     many, few = np.zeros((CALIBRATION_IMAGES + 9, 2, 2, 3), np.uint8), np.full((3, 8, 8, 3), 99, np.uint8)
     assert len(conversion._choose(many)) == CALIBRATION_IMAGES
-    filled = conversion._choose(few)
+    filled = conversion._fill_up(conversion._choose(few))
     assert len(filled) == CALIBRATION_IMAGES
-    np.testing.assert_array_equal(filled, conversion._choose(few))
+    np.testing.assert_array_equal(filled, conversion._fill_up(conversion._choose(few)))
     np.testing.assert_array_equal(filled[:3], few)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from golden_package import DEFECT_TYPES, GOLDEN, INPUT
 
 from edge.detector import Detector
 from inspection.errors import ParityError, SettingsError
-from inspection.export import parity
+from inspection.export import device, parity
 from inspection.export.benchmark import read_benchmarks
 from inspection.export.conversion import Converted
-from inspection.export.parity import GateError, ParityGate, fill_up, run_parity_gate, score_trained
-from inspection.settings import ExportSettings
+from inspection.export.parity import GateError, ParityGate, run_parity_gate, score_trained
+from inspection.export.variation import VariedPictures
+from inspection.settings import AugmentationSettings, ExportSettings
 
 THIS = ExportSettings(device_python=sys.executable, parity_images=120, max_flip_rate=0.05, max_auroc_loss=0.05)
 CONVERTED = Converted(
@@ -47,6 +49,13 @@ class Trained:
         return np.array(scores) + self.added
 
 
+class Constant:
+    """Says the same of everything, at once."""
+
+    def score_pixels(self, pixels: np.ndarray, batch: int = 32) -> np.ndarray:
+        return np.zeros(len(pixels))
+
+
 def gate(model: Any, settings: ExportSettings = THIS, converted: Converted = CONVERTED) -> ParityGate:
     trained = score_trained(model, PIXELS, settings, 0)
     return run_parity_gate(trained, converted, IS_BAD, INPUT, settings, 0, DEFECT_TYPES, NAMES)
@@ -55,14 +64,14 @@ def gate(model: Any, settings: ExportSettings = THIS, converted: Converted = CON
 @pytest.fixture
 def worse_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """An int8 model that lost what it knew: every other score has the wrong sign."""
-    real = parity.score_on_device
+    real = parity.score_each_on_device
 
-    def score(model: Path, *arguments: Any) -> Any:
-        found = real(model, *arguments)
-        signs = np.where(np.arange(len(found.scores)) % 2 == 0, -1.0, 1.0)
-        return dataclasses.replace(found, scores=found.scores * signs) if found.kind == "int8" else found
+    def score(*arguments: Any) -> Any:
+        exact, rounded = real(*arguments)
+        signs = np.where(np.arange(len(rounded.scores)) % 2 == 0, -1.0, 1.0)
+        return [exact, dataclasses.replace(rounded, scores=rounded.scores * signs)]
 
-    monkeypatch.setattr(parity, "score_on_device", score)
+    monkeypatch.setattr(parity, "score_each_on_device", score)
 
 
 def test_int8_ships_when_it_agrees() -> None:
@@ -111,20 +120,54 @@ def test_gate_is_the_same_twice() -> None:
     assert first.int8 == second.int8
 
 
+def varied(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The given pictures and their copies, and which of the given ones each is made of."""
+    pictures = VariedPictures(PIXELS, count, AugmentationSettings(), seed)
+    assert len(pictures) == pictures.shape[0] == len(pictures.source_index)
+    return np.stack(list(pictures)), pictures.source_index
+
+
 def test_images_are_filled_up_with_copies_that_keep_their_source() -> None:
-    filled, source = fill_up(PIXELS, 100, 0)
+    filled, source = varied(100)
     assert filled.shape == (100, 32, 32, 3)
     np.testing.assert_array_equal(filled[:40], PIXELS)
     np.testing.assert_array_equal(source, np.arange(100) % 40)
     difference = np.abs(filled[40:].astype(int) - PIXELS[source[40:]])
     assert (difference.reshape(60, -1).mean(1) > 0).all()
-    np.testing.assert_array_equal(filled, fill_up(PIXELS, 100, 0)[0])
-    assert (filled[40:] != fill_up(PIXELS, 100, 1)[0][40:]).any()
+    np.testing.assert_array_equal(filled, varied(100)[0])
+    assert (filled[40:] != varied(100, seed=1)[0][40:]).any()
 
 
 def test_more_images_than_wanted_are_all_compared() -> None:
-    filled, source = fill_up(PIXELS, 10, 0)
+    filled, source = varied(10)
     assert len(filled) == len(source) == 40
+
+
+def test_gate_holds_as_much_memory_and_disk_for_many_images_as_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    real = device.run_child
+
+    def watch(arguments: Any, *, folder: Path, **options: Any) -> None:
+        nonlocal largest
+        largest = max(largest, sum(path.stat().st_size for path in folder.parent.rglob("*.npy")))
+        real(arguments, folder=folder, **options)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        trained = score_trained(Constant(), PIXELS, dataclasses.replace(THIS, parity_images=count), 0)
+        paths = [CONVERTED.float_path, CONVERTED.int8_path]
+        found = device.score_each_on_device(paths, trained.pictures, INPUT, THIS, DEFECT_TYPES)
+        assert [len(each.scores) for each in found] == [len(trained.scores)] * 2 == [count] * 2
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    monkeypatch.setattr(device, "run_child", watch)
+    monkeypatch.setattr(device, "SHARD_BYTES", 1_000_000)
+    peak(100)  # imports
+    few, many = peak(400), peak(1600)
+    assert largest < 1_001_000
+    assert many - few < 0.1 * 1200 * PIXELS[0].nbytes
 
 
 def benchmark(kind: str, p50_ms: float, **changes: Any) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from inspection.settings import AugmentationSettings
 if TYPE_CHECKING:
     from torch import nn
 
+    from inspection.model.classifier import Pixels
+
 log = logging.getLogger(__name__)
 
 FLOAT_NAME = "model-float32.tflite"
@@ -51,7 +53,7 @@ class Converted:
 def convert(
     model: "nn.Module",
     input: InputContract,
-    calibration_pixels: np.ndarray,
+    calibration_pixels: "Pixels",
     folder: Path,
     augmentation: AugmentationSettings = DEFAULT_AUGMENTATION,
 ) -> Converted:
@@ -62,7 +64,7 @@ def convert(
             Its class must be importable by name.
         input: the size of its input.
         calibration_pixels: uint8 [N, H, W, 3], of training images only: the quantiser takes its ranges from them.
-            At most `CALIBRATION_IMAGES` are used; fewer are filled up with slightly varied copies.
+            At most `CALIBRATION_IMAGES` are read and used; fewer are filled up with slightly varied copies.
         folder: receives both files; it must not hold them yet.
         augmentation: how the copies may differ from their pictures.
 
@@ -70,7 +72,8 @@ def convert(
         ConversionError: the pixels do not fit, a file exists, or the model cannot be converted or quantised.
         StorageError: no space for the pictures.
     """
-    _check_pixels(calibration_pixels, input)
+    chosen = _choose(calibration_pixels)
+    _check_pixels(chosen, input)
     targets = folder / FLOAT_NAME, folder / INT8_NAME
     for target in targets:
         if target.exists():
@@ -79,7 +82,7 @@ def convert(
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as name:
         work = Path(name)
         _write_model(model, work / "model.pt")
-        hand_over(work / "pixels.npy", _choose(calibration_pixels, augmentation))
+        hand_over(work / "pixels.npy", _fill_up(chosen, augmentation))
         run_child(
             [sys.executable, "-m", "inspection.export.convert_process", work],
             what="converting the model to TensorFlow Lite",
@@ -132,10 +135,13 @@ def _write_model(model: "nn.Module", path: Path) -> None:
         ) from error
 
 
-def _choose(pixels: np.ndarray, augmentation: AugmentationSettings = DEFAULT_AUGMENTATION) -> np.ndarray:
-    """A seeded choice of images, filled up with varied copies, uint8 [<= CALIBRATION_IMAGES, H, W, 3]."""
-    generator = np.random.default_rng(SEED)
-    chosen = pixels[np.sort(generator.permutation(len(pixels))[:CALIBRATION_IMAGES])]
+def _choose(pixels: "Pixels") -> np.ndarray:
+    """A seeded choice of images, uint8 [at most CALIBRATION_IMAGES, H, W, 3]."""
+    return pixels[np.sort(np.random.default_rng(SEED).permutation(len(pixels))[:CALIBRATION_IMAGES])]
+
+
+def _fill_up(chosen: np.ndarray, augmentation: AugmentationSettings = DEFAULT_AUGMENTATION) -> np.ndarray:
+    """The chosen images and as many varied copies as make CALIBRATION_IMAGES, uint8."""
     missing = CALIBRATION_IMAGES - len(chosen)
     if missing <= 0:
         return chosen

@@ -1,18 +1,18 @@
-"""Score pictures as the device does: `edge.score` in a process of its own, with the device's packages.
+"""Score pictures as the device does: `edge.score` in a process of its own, with the device's packages."""
 
-Pictures go to that process through a pipe, so that neither memory nor disk grows with their number.
-"""
-
+import dataclasses
 import itertools
 import logging
+import math
 import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,10 +28,24 @@ DEVICE_ENVIRONMENTS = {  # made by `make setup` from edge/requirements*.txt, at 
     "ai-edge-litert": ".venv-edge",
     "tflite-runtime": ".venv-edge-tflite",
 }
-BATCH = 64  # pictures of an array that are handed on at once
+SHARD_BYTES = 256 * 2**20  # of pictures in a temporary file at once
 ADVICE = (
     "set [export] device_python to an interpreter that has the packages of edge/requirements.txt, or run `make setup`"
 )
+
+
+class Pictures(Protocol):
+    """Pictures to go over one by one: an array, a memory map, or something that makes them meanwhile."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, H, W, 3]."""
+
+    def __len__(self) -> int:
+        """How many pictures."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Each picture, uint8 [H, W, 3]."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ def other_runtimes() -> list[Path]:
 
 def score_on_device(
     model: Path,
-    pixels: np.ndarray,
+    pixels: Pictures,
     input: InputContract,
     settings: ExportSettings,
     defect_types: Sequence[str] = (),
@@ -102,7 +116,7 @@ def score_on_device(
 
     Args:
         model: .tflite file.
-        pixels: uint8 [N, H, W, 3]; a memory map stays on the disk.
+        pixels: uint8 [N, H, W, 3]; they reach the device's process through files of at most `SHARD_BYTES`.
         input: the size that the model takes.
         settings: which interpreter stands for the device.
         defect_types: names of the model's type outputs, in order.
@@ -110,42 +124,32 @@ def score_on_device(
 
     Raises:
         ConversionError: the interpreter lacks a runtime, or the model or the pixels do not fit; with its own words.
-        StorageError: no space for the pictures.
     """
     python, origin = device_interpreter(settings)
     return score_with(python, origin, model, pixels, input, defect_types, threads)
 
 
-def score_batches_on_device(
-    model: Path,
-    batches: Iterable[np.ndarray],
-    count: int,
+def score_each_on_device(
+    models: Sequence[Path],
+    pixels: Pictures,
     input: InputContract,
     settings: ExportSettings,
     defect_types: Sequence[str] = (),
-) -> DeviceScores:
-    """`score_on_device` for more pictures than fit into memory.
-
-    Args:
-        model: .tflite file.
-        batches: uint8 [n, H, W, 3] each; one is held at a time.
-        count: of all pictures in the batches.
-        input: the size that the model takes.
-        settings: which interpreter stands for the device.
-        defect_types: names of the model's type outputs, in order.
+) -> list[DeviceScores]:
+    """`score_on_device` for several models at once, with one thread each; pictures are gone over once.
 
     Raises:
         ConversionError: see `score_on_device`.
     """
     python, origin = device_interpreter(settings)
-    return _score(python, origin, model, batches, count, input, defect_types, threads=1)
+    return _score(python, origin, models, pixels, input, defect_types, 1)
 
 
 def score_with(
     python: Path,
     origin: str,
     model: Path,
-    pixels: np.ndarray,
+    pixels: Pictures,
     input: InputContract,
     defect_types: Sequence[str] = (),
     threads: int = 1,
@@ -155,66 +159,95 @@ def score_with(
     Raises:
         ConversionError: see `score_on_device`.
     """
-    batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
-    return _score(python, origin, model, batches, len(pixels), input, defect_types, threads)
+    return _score(python, origin, [model], pixels, input, defect_types, threads)[0]
 
 
 def _score(
     python: Path,
     origin: str,
-    model: Path,
-    batches: Iterable[np.ndarray],
-    count: int,
+    models: Sequence[Path],
+    pixels: Pictures,
     input: InputContract,
     defect_types: Sequence[str],
     threads: int,
-) -> DeviceScores:
-    if count == 0:
-        raise ConversionError(f"{model.name}: want at least one picture to score, found none")
-
-    def feed(stream: IO[bytes]) -> None:
-        """The pictures as a .npy file."""
-        rest = iter(batches)
-        first = next(rest)
-        np.lib.format.write_array_header_1_0(
-            stream,
-            {
-                "descr": np.lib.format.dtype_to_descr(first.dtype),
-                "fortran_order": False,
-                "shape": (count, *first.shape[1:]),
-            },
-        )
-        for batch in itertools.chain([first], rest):
-            stream.write(np.ascontiguousarray(batch).data.cast("B"))
-
-    with tempfile.TemporaryDirectory(prefix="lineside-device-") as name:
-        work = Path(name)
-        target = work / "scores.npz"
-        command: list[str | Path] = [python, "-m", "edge.score", "--model", model.absolute(), "--pixels", "-"]
-        command += ["--out", target, "--width", str(input.width), "--height", str(input.height)]
-        command += ["--types", ",".join(defect_types), "--threads", str(threads)]
-        run_child(
-            command,
-            what=f"scoring {count} pictures with {model.name} on {python}",
-            advice=ADVICE,
-            folder=work,
-            environment=_environment(),
-            feed=feed,
-        )
-        try:
-            with np.load(target) as found:
-                scores = DeviceScores(
-                    scores=found["scores"],
-                    type_logits=found["type_logits"],
-                    latency_s=found["latency_s"],
-                    rss_bytes=int(found["rss_bytes"]),
-                    runtime=str(found["runtime"]),
-                    kind=str(found["kind"]),
-                    score_step=float(found["score_step"]),
-                    interpreter=origin,
+) -> list[DeviceScores]:
+    """Scores of each model: shard by shard, all models on the same shard at once."""
+    if len(pixels) == 0:
+        raise ConversionError(f"{models[0].name}: want at least one picture to score, found none")
+    with (
+        tempfile.TemporaryDirectory(prefix="lineside-device-") as name,
+        ThreadPoolExecutor(len(models)) as pool,
+    ):
+        source = Path(name) / "pixels.npy"
+        folders = [Path(name) / str(number) for number in range(len(models))]
+        for folder in folders:
+            folder.mkdir()
+        options: list[str | Path] = ["--width", str(input.width), "--height", str(input.height)]
+        options += ["--types", ",".join(defect_types), "--threads", str(threads)]
+        shards = [
+            list(
+                pool.map(
+                    lambda model, folder: _score_file(python, origin, model, source, options, folder), models, folders
                 )
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ConversionError(f"{python} -m edge.score: left no scores that can be read ({error})") from error
+            )
+            for _ in _write_shards(pixels, source)
+        ]
+    return [_join(model, parts, len(pixels)) for model, *parts in zip(models, *shards, strict=True)]
+
+
+def _write_shards(pixels: Pictures, path: Path) -> Iterator[int]:
+    """Write pictures to a .npy file of at most `SHARD_BYTES`, then the next ones in its place; yields their number."""
+    pictures, most = iter(pixels), max(1, SHARD_BYTES // math.prod(pixels.shape[1:]))
+    for start in range(0, len(pixels), most):
+        count = min(most, len(pixels) - start)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *pixels.shape[1:])}
+        with path.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for picture in itertools.islice(pictures, count):
+                if picture.dtype != np.uint8:
+                    raise ConversionError(f"pictures to score: want uint8, found {picture.dtype}")
+                stream.write(np.ascontiguousarray(picture).data)
+        yield count
+
+
+def _score_file(
+    python: Path, origin: str, model: Path, source: Path, options: Sequence[str | Path], folder: Path
+) -> DeviceScores:
+    """Scores of one file of pictures, by a process that works in `folder`."""
+    target = folder / "scores.npz"
+    command: list[str | Path] = [python, "-m", "edge.score", "--model", model.absolute(), "--pixels", source]
+    run_child(
+        [*command, "--out", target, *options],
+        what=f"scoring pictures with {model.name} on {python}",
+        advice=ADVICE,
+        folder=folder,
+        environment=_environment(),
+    )
+    try:
+        with np.load(target) as found:
+            return DeviceScores(
+                scores=found["scores"],
+                type_logits=found["type_logits"],
+                latency_s=found["latency_s"],
+                rss_bytes=int(found["rss_bytes"]),
+                runtime=str(found["runtime"]),
+                kind=str(found["kind"]),
+                score_step=float(found["score_step"]),
+                interpreter=origin,
+            )
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ConversionError(f"{python} -m edge.score: left no scores that can be read ({error})") from error
+
+
+def _join(model: Path, parts: Sequence[DeviceScores], count: int) -> DeviceScores:
+    """The scores of all shards as one, checked."""
+    scores = dataclasses.replace(
+        parts[0],
+        scores=np.concatenate([part.scores for part in parts]),
+        type_logits=np.concatenate([part.type_logits for part in parts]),
+        latency_s=np.concatenate([part.latency_s for part in parts]),
+        rss_bytes=max(part.rss_bytes for part in parts),
+    )
     if len(scores.scores) != count or not np.isfinite(scores.scores).all():
         raise ConversionError(
             f"{model.name}: want {count} finite scores, found {np.isfinite(scores.scores).sum()} among "
@@ -225,7 +258,7 @@ def _score(
         model.name,
         count,
         scores.runtime,
-        origin,
+        scores.interpreter,
         scores.latency_ms(50),
         scores.latency_ms(99),
         scores.rss_bytes / 1e6,

@@ -6,10 +6,9 @@ nor the holdout may have a part in choosing what ships.
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,9 +17,12 @@ from inspection.errors import ParityError
 from inspection.export.agreement import ParityReport, check_parity
 from inspection.export.benchmark import read_benchmarks
 from inspection.export.conversion import Converted
-from inspection.export.device import score_on_device
-from inspection.export.variation import copies_of
+from inspection.export.device import score_each_on_device
+from inspection.export.variation import VariedPictures
 from inspection.settings import AugmentationSettings, ExportSettings
+
+if TYPE_CHECKING:
+    from inspection.model.classifier import Pixels
 
 __all__ = ["GateError", "ParityGate", "ParityReport", "check_parity", "run_parity_gate"]
 
@@ -41,10 +43,8 @@ class Scores(Protocol):
 class TrainedScores:
     """The images that the gate compares, and what the trained model says of them."""
 
-    pixels: np.ndarray  # uint8 [M, H, W, 3]: the given pictures first, then varied copies
-    source_index: np.ndarray  # int64 [M]: which of the given pictures each came from
+    pictures: VariedPictures  # the given ones first, then varied copies
     scores: np.ndarray  # float64 [M], logits
-    given: int  # pictures that are no copies
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class GateError(ParityError):
 
 def score_trained(
     model: Scores,
-    pixels: np.ndarray,
+    pixels: "Pixels",
     settings: ExportSettings,
     seed: int,
     augmentation: AugmentationSettings = DEFAULT_AUGMENTATION,
@@ -91,13 +91,13 @@ def score_trained(
 
     Args:
         model: the trained model.
-        pixels: uint8 [N, H, W, 3], images of the training split.
+        pixels: uint8 [N, H, W, 3], images of the training split; read in batches, and again by the gate.
         settings: how many images to compare at least.
         seed: of the copies that fill up to that number.
         augmentation: how the copies may differ from their pictures.
     """
-    compared, source_index = fill_up(pixels, settings.parity_images, seed, augmentation)
-    return TrainedScores(compared, source_index, model.score_pixels(compared), len(pixels))
+    pictures = VariedPictures(pixels, settings.parity_images, augmentation, seed)
+    return TrainedScores(pictures, np.concatenate([model.score_pixels(batch) for batch in pictures.batches()]))
 
 
 def run_parity_gate(
@@ -130,15 +130,13 @@ def run_parity_gate(
         SettingsError: the device benchmark cannot be used.
     """
     benchmarks = read_benchmarks(Path(settings.device_benchmark), input) if settings.device_benchmark else None
-    compared, source_index = trained.pixels, trained.source_index
+    source_index = trained.pictures.source_index
     labels, reports, devices = is_bad[source_index], {}, {}
     paths = {"float32": converted.float_path, "int8": converted.int8_path}
     # Side by side, one thread each: what is compared is scores. The latency that is reported as the artifact's is
     # measured alone, on the calibration split.
-    with ThreadPoolExecutor(len(paths)) as pool:
-        scored = pool.map(lambda path: score_on_device(path, compared, input, settings, defect_types), paths.values())
-        found = dict(zip(paths, scored, strict=True))
-    for kind, device in found.items():
+    found = score_each_on_device(list(paths.values()), trained.pictures, input, settings, defect_types)
+    for kind, device in zip(paths, found, strict=True):
         reports[kind] = check_parity(trained.scores, device.scores, labels, settings, kind, source_index, seed, groups)
         devices[kind] = device.describe()
         log.info("event=parity %s", reports[kind].summary())
@@ -153,30 +151,9 @@ def run_parity_gate(
         kind=kind,
         reason=reason,
         source_index=source_index,
-        copies=np.arange(len(compared)) >= trained.given,
+        copies=np.arange(len(source_index)) >= trained.pictures.given,
         devices=devices,
     )
-
-
-def fill_up(
-    pixels: np.ndarray, count: int, seed: int, augmentation: AugmentationSettings = DEFAULT_AUGMENTATION
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add varied copies until there are at least `count` images.
-
-    Args:
-        pixels: uint8 [N, H, W, 3].
-        count: of images wanted; more than that are all kept.
-        seed: of the copies.
-        augmentation: how they may differ from their pictures.
-
-    Returns:
-        uint8 [max(N, count), H, W, 3], the given images first, and int64, which of them each came from.
-    """
-    source_index = np.arange(max(len(pixels), count)) % len(pixels)
-    if len(source_index) == len(pixels):
-        return pixels, source_index
-    copies = copies_of(pixels, source_index[len(pixels) :], augmentation, seed)
-    return np.concatenate([pixels, copies]), source_index
 
 
 def _choose(

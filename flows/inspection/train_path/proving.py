@@ -26,7 +26,7 @@ from inspection.errors import ParityError
 from inspection.settings import Settings
 from inspection.storage import open_storage
 from inspection.train_path.judging import judge_rows, learn_input_guard, open_artifact
-from inspection.train_path.learning import TrainedModel, load_trained, open_cache
+from inspection.train_path.learning import CachedPixels, TrainedModel, load_trained, open_cache
 from inspection.train_path.stored_models import store_model
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
 
     storage = open_storage(settings.storage_root)
     rows = parity_rows(load_snapshot(storage, snapshot_id))
-    pixels = open_cache(settings).read([row.sha256 for row in rows])
     is_bad = np.array([row.label == "bad" for row in rows])
     names = [row.uri for row in rows]
     model = load_trained(settings, trained)
@@ -104,8 +103,9 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
     augmentation = settings.training.augmentation
     with TemporaryDirectory(prefix="lineside-export-") as scratch, ThreadPoolExecutor(1) as aside:
         # The converting process keeps one core busy at best: the trained model's scores are taken meanwhile.
-        scored = aside.submit(score_trained, model, pixels, settings.export, SEED, augmentation)
-        converted = convert(model, contract, pixels, Path(scratch), augmentation)
+        # Each reads the cache for itself, in batches: a reader keeps shards open and is not shared by two threads.
+        scored = aside.submit(score_trained, model, CachedPixels(settings, rows), settings.export, SEED, augmentation)
+        converted = convert(model, contract, CachedPixels(settings, rows), Path(scratch), augmentation)
         try:
             gate = run_parity_gate(
                 scored.result(),
@@ -119,11 +119,11 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
                 groups=[row.group for row in rows],
             )
         except GateError as error:
-            flipped = {index: pixels[index] for index in pictures_wanted(error)}
+            flipped = _pictures(settings, rows, pictures_wanted(error))
             card.extend(failed_parity_components(error, flipped, names))
             card.refresh()
             raise
-        card.extend(parity_components(gate, {index: pixels[index] for index in pictures_wanted(gate)}, names))
+        card.extend(parity_components(gate, _pictures(settings, rows, pictures_wanted(gate)), names))
         stored = store_model(storage, gate.artifact, f"{Path(trained.key).parent.as_posix()}/model-{gate.kind}")
     facts = dataclasses.asdict(converted)
     return Exported(
@@ -267,6 +267,12 @@ def score_pixels(settings: Settings, exported: Exported, pixels: np.ndarray) -> 
     return score_on_device(
         open_artifact(settings, exported), pixels, settings.input.contract(), settings.export, exported.defect_types
     )
+
+
+def _pictures(settings: Settings, rows: Sequence[ImageRow], wanted: Sequence[int]) -> dict[int, np.ndarray]:
+    """Pictures of these rows, uint8 [H, W, 3], by their index."""
+    pixels = open_cache(settings).read([rows[index].sha256 for index in wanted])
+    return dict(zip(wanted, pixels, strict=True))
 
 
 def _some(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
