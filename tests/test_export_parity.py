@@ -15,7 +15,7 @@ from golden_package import DEFECT_TYPES, GOLDEN, INPUT
 
 from edge.detector import Detector
 from inspection.errors import ParityError, SettingsError
-from inspection.export import device, parity
+from inspection.export import device, parity, shards
 from inspection.export.benchmark import read_benchmarks
 from inspection.export.conversion import Converted
 from inspection.export.parity import GateError, ParityGate, run_parity_gate, score_trained
@@ -163,7 +163,7 @@ def test_gate_holds_as_much_memory_and_disk_for_many_images_as_for_few(monkeypat
         return most
 
     monkeypatch.setattr(device, "run_child", watch)
-    monkeypatch.setattr(device, "SHARD_BYTES", 1_000_000)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1_000_000)
     peak(100)  # imports
     few, many = peak(400), peak(1600)
     assert largest < 1_001_000

@@ -1,18 +1,16 @@
 """Score pictures as the device does: `edge.score` in a process of its own, with the device's packages."""
 
 import dataclasses
-import itertools
 import logging
-import math
 import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +18,7 @@ import edge
 from edge.contract import InputContract
 from inspection.errors import ConversionError
 from inspection.export.child import run_child
+from inspection.export.shards import Pictures, write_shards
 from inspection.settings import REPOSITORY, ExportSettings
 
 log = logging.getLogger(__name__)
@@ -28,24 +27,9 @@ DEVICE_ENVIRONMENTS = {  # made by `make setup` from edge/requirements*.txt, at 
     "ai-edge-litert": ".venv-edge",
     "tflite-runtime": ".venv-edge-tflite",
 }
-SHARD_BYTES = 256 * 2**20  # of pictures in a temporary file at once
 ADVICE = (
     "set [export] device_python to an interpreter that has the packages of edge/requirements.txt, or run `make setup`"
 )
-
-
-class Pictures(Protocol):
-    """Pictures to go over one by one: an array, a memory map, or something that makes them meanwhile."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[N, H, W, 3]."""
-
-    def __len__(self) -> int:
-        """How many pictures."""
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Each picture, uint8 [H, W, 3]."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +100,7 @@ def score_on_device(
 
     Args:
         model: .tflite file.
-        pixels: uint8 [N, H, W, 3]; they reach the device's process through files of at most `SHARD_BYTES`.
+        pixels: uint8 [N, H, W, 3]; they reach the device's process through files of at most 256 MB.
         input: the size that the model takes.
         settings: which interpreter stands for the device.
         defect_types: names of the model's type outputs, in order.
@@ -190,24 +174,9 @@ def _score(
                     lambda model, folder: _score_file(python, origin, model, source, options, folder), models, folders
                 )
             )
-            for _ in _write_shards(pixels, source)
+            for _ in write_shards(pixels, source)
         ]
     return [_join(model, parts, len(pixels)) for model, *parts in zip(models, *shards, strict=True)]
-
-
-def _write_shards(pixels: Pictures, path: Path) -> Iterator[int]:
-    """Write pictures to a .npy file of at most `SHARD_BYTES`, then the next ones in its place; yields their number."""
-    pictures, most = iter(pixels), max(1, SHARD_BYTES // math.prod(pixels.shape[1:]))
-    for start in range(0, len(pixels), most):
-        count = min(most, len(pixels) - start)
-        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *pixels.shape[1:])}
-        with path.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for picture in itertools.islice(pictures, count):
-                if picture.dtype != np.uint8:
-                    raise ConversionError(f"pictures to score: want uint8, found {picture.dtype}")
-                stream.write(np.ascontiguousarray(picture).data)
-        yield count
 
 
 def _score_file(
