@@ -1,4 +1,4 @@
-"""Scores prepared pictures, from a file or a pipe, in a process of its own: `python -m edge.score`.
+"""Scores a file of prepared pictures in a process of its own: `python -m edge.score`.
 
 The train flow runs this with the device's packages, so that what is judged is what ships.
 """
@@ -17,8 +17,6 @@ from edge.contract import InputContract
 from edge.detector import Detector
 from edge.errors import ContractError, EdgeError
 from edge.memory import peak_rss_bytes
-
-STDIN = Path("-")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,11 +41,11 @@ def score_file(
     width: int | None = None,
     height: int | None = None,
 ) -> None:
-    """Score every picture of a .npy file, one at a time; one is in memory, however many there are.
+    """Score every picture of a .npy file, one at a time.
 
     Args:
         model: a .tflite file.
-        pixels: .npy, uint8, shape (N, H, W, 3), RGB; "-" = the same from standard input.
+        pixels: .npy, uint8, shape (N, H, W, 3), RGB.
         out: .npz to write, whole or not at all: scores float64 (N,), type_logits float32 (N, T), latency_s float64
             (N,), and the scalars rss_bytes, runtime, kind, score_step.
         defect_types: names of the model's T type outputs.
@@ -59,7 +57,7 @@ def score_file(
         ContractError: the pictures or the model are of another type or shape.
         RuntimeMissingError: no TFLite runtime is installed.
     """
-    with open(0, "rb", closefd=False) if pixels == STDIN else pixels.open("rb") as stream:
+    with pixels.open("rb") as stream:
         count, size = _read_header(stream, pixels)
         want = height or size[0], width or size[1]
         if size != want:
@@ -127,7 +125,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge.score", description="Score a file of prepared pictures.")
     parser.add_argument("--model", type=Path, required=True, help="model.tflite")
-    parser.add_argument("--pixels", type=Path, required=True, help=".npy, uint8, shape (N, H, W, 3); - = stdin")
+    parser.add_argument("--pixels", type=Path, required=True, help=".npy, uint8, shape (N, H, W, 3)")
     parser.add_argument("--out", type=Path, required=True, help=".npz to write")
     parser.add_argument("--types", type=_names, default=(), help="names of the defect types: a,b or a JSON list")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for one picture")

@@ -10,7 +10,7 @@ from pathlib import Path
 from golden_package import GOLDEN, make_package
 
 EDGE = Path(__file__).resolve().parents[1] / "edge"
-ALLOWED = {"numpy", "PIL", "edge"}
+ALLOWED = {"numpy", "PIL", "simplejpeg", "edge"}
 # What only these files may import besides; they are loaded when they are chosen.
 EXTRAS = {
     "transports/mqtt.py": {"awscrt"},

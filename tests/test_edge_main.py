@@ -68,7 +68,7 @@ def test_a_bad_image_is_an_error_and_the_others_are_still_judged(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["verdict"] for line in lines] == ["error", "error", "error", "fail"]
     assert "want a JPEG, PNG, BMP or TIFF" in lines[0]["reason"]
-    assert "truncated" in lines[1]["reason"]
+    assert "cannot decode this JPEG: Premature end" in lines[1]["reason"]
     assert "cannot read" in lines[2]["reason"]
     assert lines[0]["score"] is None
     assert lines[3]["latency"]["detect_s"] > 0

@@ -13,8 +13,8 @@ from golden_package import DEFECT_TYPES, GOLDEN, INPUT
 from edge.contract import InputContract
 from edge.detector import Detector
 from inspection.errors import ConversionError
-from inspection.export import device
-from inspection.export.device import device_interpreter, score_batches_on_device, score_on_device
+from inspection.export import device, shards
+from inspection.export.device import device_interpreter, score_on_device
 from inspection.settings import ExportSettings
 
 THIS = ExportSettings(device_python=sys.executable)
@@ -74,35 +74,52 @@ def test_no_pictures_are_refused() -> None:
         score_on_device(INT8, np.zeros((0, 32, 32, 3), np.uint8), INPUT, THIS)
 
 
-def test_more_pictures_than_fit_into_memory_take_neither_memory_nor_disk(tmp_path: Path, monkeypatch) -> None:
+class Streamed:
+    """Pictures that are made while they are gone over."""
+
+    def __init__(self, count: int, made: Iterator[np.ndarray]) -> None:
+        self.shape = (count, 32, 32, 3)
+        self._made = made
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._made
+
+
+def test_more_pictures_than_fit_into_memory_take_little_of_memory_and_disk(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1_000_000)
     written = []
 
-    def batches() -> Iterator[np.ndarray]:
-        for _ in range(60):
-            written.append(sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
-            yield np.zeros((100, 32, 32, 3), np.uint8)  # 18 MB in all
+    def made() -> Iterator[np.ndarray]:
+        for number in range(1000):  # 3 MB in all
+            if number % 100 == 0:
+                written.append(sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+            yield np.full((32, 32, 3), number % 256, np.uint8)
 
     tracemalloc.start()
     try:
-        found = score_batches_on_device(INT8, batches(), 6000, INPUT, THIS, DEFECT_TYPES)
+        found = score_on_device(INT8, Streamed(1000, made()), INPUT, THIS, DEFECT_TYPES)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert found.scores.shape == (6000,)
-    assert peak < 3e6
-    assert max(written) < 1e5
+    whole = np.stack([np.full((32, 32, 3), number % 256, np.uint8) for number in range(0, 1000, 50)])
+    np.testing.assert_array_equal(found.scores[::50], score_on_device(INT8, whole, INPUT, THIS, DEFECT_TYPES).scores)
+    assert peak < 1e6
+    assert max(written) < 1.1e6
 
 
-def test_an_error_while_the_pictures_are_read_ends_the_process_and_comes_through() -> None:
-    def batches() -> Iterator[np.ndarray]:
-        yield pictures(2)[0]
+def test_an_error_while_the_pictures_are_made_comes_through() -> None:
+    def made() -> Iterator[np.ndarray]:
+        yield pictures(1)[0][0]
         raise ZeroDivisionError("a shard is gone")
 
     with pytest.raises(ZeroDivisionError, match="a shard is gone"):
-        score_batches_on_device(INT8, batches(), 4, INPUT, THIS, DEFECT_TYPES)
+        score_on_device(INT8, Streamed(4, made()), INPUT, THIS, DEFECT_TYPES)
 
 
 def test_fewer_pictures_than_announced_are_refused() -> None:
     with pytest.raises(ConversionError, match="want 4 pictures, the file ends within number 3"):
-        score_batches_on_device(INT8, iter([pictures(2)[0]]), 4, INPUT, THIS, DEFECT_TYPES)
+        score_on_device(INT8, Streamed(4, iter(pictures(2)[0])), INPUT, THIS, DEFECT_TYPES)

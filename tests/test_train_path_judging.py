@@ -13,6 +13,7 @@ from PIL import Image
 
 from edge.contract import Calibration, OperatingPoint
 from edge.detector import Detector
+from edge.digest import sha256_of
 from edge.judge import judge_file, judge_frame
 from edge.package import open_package
 from edge.verdict import action_for
@@ -25,7 +26,8 @@ from inspection.train_path.judging import judge_rows, learn_input_guard
 
 DARKER = 30  # grey levels; outside of what training saw
 DARK = 12  # good holdout images under a darker lamp
-EXPORTED: Any = SimpleNamespace(key="model.tflite", defect_types=DEFECT_TYPES)
+MODEL = GOLDEN / "tiny_int8.tflite"
+EXPORTED: Any = SimpleNamespace(key="model.tflite", sha256=sha256_of(MODEL), defect_types=DEFECT_TYPES)
 
 
 def draw_part(generator: np.random.Generator, bad: bool) -> np.ndarray:
@@ -59,7 +61,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Snapshot]:
     )
     storage = open_storage(settings.storage_root)
     snapshot = learning.prepare(settings)
-    storage.upload(GOLDEN / "tiny_int8.tflite", EXPORTED.key)
+    storage.upload(MODEL, EXPORTED.key)
     return settings, load_snapshot(storage, snapshot.id)
 
 
@@ -75,7 +77,7 @@ def test_every_image_gets_the_verdict_that_the_device_gives_it(
     levels = np.unique(judged.scores[~judged.refused])
     point = OperatingPoint("op", float(levels[1]), float(levels[-2]), review_action, on_error)
     contract = open_package(make_package(tmp_path / "package", guard=guard, operating_point=point)).contract
-    detector = Detector(GOLDEN / "tiny_int8.tflite", contract.input, DEFECT_TYPES)
+    detector = Detector(MODEL, contract.input, DEFECT_TYPES)
     verdicts = decide_all(judged.scores, point, judged.refused)
     outlets = resolve_all(verdicts, point)
     for row, verdict, outlet in zip(rows, verdicts, outlets, strict=True):

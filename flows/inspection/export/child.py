@@ -10,10 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -33,7 +31,6 @@ def run_child(
     folder: Path,
     environment: Mapping[str, str] | None = None,
     timeout_s: float = TIMEOUT_S,
-    feed: Callable[[IO[bytes]], None] | None = None,
 ) -> None:
     """Run a program to its end.
 
@@ -44,7 +41,6 @@ def run_child(
         folder: where it runs and where its output is kept while it does.
         environment: variables beside those of this process.
         timeout_s: it is ended after this long.
-        feed: writes the program's standard input while it runs; none without. What it raises ends the program.
 
     Raises:
         ConversionError: it cannot be started, fails, is killed or takes too long; the message has its last lines.
@@ -53,20 +49,20 @@ def run_child(
     output = folder / "output.txt"
     with output.open("wb") as sink:
         try:
-            child = subprocess.Popen(
+            code = subprocess.run(
                 command,
-                stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-            )
+                timeout=timeout_s,
+                check=False,
+            ).returncode
         except OSError as error:
             raise ConversionError(f"{what}: cannot start {command[0]} ({error.strerror or error}); {advice}") from error
-        late = threading.Event()
-        code = _finish(child, feed, timeout_s, late)
-    if late.is_set():
-        raise ConversionError(f"{what}: not done after {timeout_s:.0f} s; {advice}{_tail(output)}")
+        except subprocess.TimeoutExpired as error:
+            raise ConversionError(f"{what}: not done after {timeout_s:.0f} s; {advice}{_tail(output)}") from error
     if code != 0:
         raise ConversionError(f"{what}: {_describe(code)}; {advice}{_tail(output)}")
     log.debug("event=child_done what=%r output=%r", what, _tail(output))
@@ -85,38 +81,16 @@ def hand_over(path: Path, pixels: np.ndarray) -> None:
     try:
         np.save(path, pixels)
     except OSError as error:  # a short write of numpy has neither number nor file name
-        raise StorageError(
-            f"{path}: want room for {pixels.nbytes / 1e6:.0f} MB of pictures on their way to another process, found "
-            f"none ({error.strerror or error}); free space in {tempfile.gettempdir()}, or set TMPDIR to a folder on a "
-            "larger disk"
-        ) from error
+        raise no_room(path, pixels.nbytes, error) from error
 
 
-def _finish(
-    child: "subprocess.Popen[bytes]", feed: Callable[[IO[bytes]], None] | None, timeout_s: float, late: threading.Event
-) -> int:
-    """Feed a program and wait for its end; sets `late` when it had to be ended. Returns its exit status."""
-
-    def end() -> None:
-        late.set()
-        child.kill()
-
-    watch = threading.Timer(timeout_s, end)
-    watch.start()
-    try:
-        if feed is not None and child.stdin is not None:
-            try:
-                with child.stdin as stream:
-                    feed(stream)
-            except BrokenPipeError:
-                log.debug("event=child_stopped_reading pid=%d", child.pid)  # its own words say why
-        return child.wait()
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
-    finally:
-        watch.cancel()
+def no_room(path: Path, size: int, error: OSError) -> StorageError:
+    """What to say when pictures of so many bytes cannot be handed over."""
+    return StorageError(
+        f"{path}: want room for {size / 1e6:.0f} MB of pictures on their way to another process, found none "
+        f"({error.strerror or error}); free space in {tempfile.gettempdir()}, or set TMPDIR to a folder on a larger "
+        "disk"
+    )
 
 
 def import_path() -> str:

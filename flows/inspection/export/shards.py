@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from inspection.errors import ConversionError
+from inspection.export.child import no_room
 
 SHARD_BYTES = 256 * 2**20  # of pictures in a temporary file at once
 
@@ -28,8 +29,14 @@ class Pictures(Protocol):
 
 
 def write_shards(pixels: Pictures, path: Path) -> Iterator[int]:
-    """Write pictures to a .npy file of at most `SHARD_BYTES`, then the next ones in its place; yields their number."""
-    pictures, most = iter(pixels), max(1, SHARD_BYTES // math.prod(pixels.shape[1:]))
+    """Write pictures to a .npy file of at most `SHARD_BYTES`, then the next ones in its place; yields their number.
+
+    Raises:
+        ConversionError: the pictures are of another type.
+        StorageError: there is no room for the file.
+    """
+    pictures, size = iter(pixels), math.prod(pixels.shape[1:])
+    most = max(1, SHARD_BYTES // size)
     for start in range(0, len(pixels), most):
         count = min(most, len(pixels) - start)
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, *pixels.shape[1:])}
@@ -38,5 +45,8 @@ def write_shards(pixels: Pictures, path: Path) -> Iterator[int]:
             for picture in itertools.islice(pictures, count):
                 if picture.dtype != np.uint8:
                     raise ConversionError(f"pictures to score: want uint8, found {picture.dtype}")
-                stream.write(np.ascontiguousarray(picture).data)
+                try:
+                    stream.write(np.ascontiguousarray(picture).data)
+                except OSError as error:
+                    raise no_room(path, count * size, error) from error
         yield count

@@ -78,24 +78,33 @@ def judge_rows(
         ConversionError: the artifact cannot be run.
         StorageError: the artifact is gone or was changed.
     """
-    from inspection.export.device import score_batches_on_device
+    from inspection.export.device import score_on_device
 
-    cache = open_cache(settings)
-    refused: list[bool] = []
-
-    def batches() -> Iterator[np.ndarray]:
-        for number, start in enumerate(range(0, len(rows), BATCH)):
-            some = rows[start : start + BATCH]
-            pixels = cache.read([row.sha256 for row in some])
-            if change is not None:
-                pixels = change(pixels, number)
-            refused.extend(
-                find_fault(guard, image_statistics(pixels[index : index + 1]), row.width, row.height) is not None
-                for index, row in enumerate(some)
-            )
-            yield pixels
-
-    artifact = open_artifact(settings, exported)
+    pictures = _Pictures(settings, rows, guard, change)
     contract, types = settings.input.contract(), exported.defect_types
-    device = score_batches_on_device(artifact, batches(), len(rows), contract, settings.export, types)
-    return Judged(device, np.array(refused, dtype=bool))
+    device = score_on_device(open_artifact(settings, exported), pictures, contract, settings.export, types)
+    return Judged(device, np.array(pictures.refused, dtype=bool))
+
+
+class _Pictures:
+    """Pictures of images, read and changed as they are gone over, once; each is shown to the input guard."""
+
+    def __init__(self, settings: Settings, rows: Sequence[ImageRow], guard: InputGuard, change: Change | None) -> None:
+        self.shape = (len(rows), settings.input.height, settings.input.width, 3)
+        self.refused: list[bool] = []
+        self._cache = open_cache(settings)
+        self._rows, self._guard, self._change = rows, guard, change
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number, start in enumerate(range(0, len(self._rows), BATCH)):
+            some = self._rows[start : start + BATCH]
+            pixels = self._cache.read([row.sha256 for row in some])
+            if self._change is not None:
+                pixels = self._change(pixels, number)
+            for index, row in enumerate(some):
+                statistics = image_statistics(pixels[index : index + 1])
+                self.refused.append(find_fault(self._guard, statistics, row.width, row.height) is not None)
+                yield pixels[index]

@@ -21,8 +21,8 @@ from inspection.registry.objects import metrics_key
 from inspection.registry.opening import open_registry
 from inspection.settings import REPOSITORY, Settings
 from inspection.storage import open_storage
-from inspection.train_path.learning import open_cache
 from inspection.train_path.judging import judge_rows, open_artifact
+from inspection.train_path.learning import open_cache
 from inspection.train_path.proving import Decision, Exported
 from inspection.train_path.report_card import read_card
 from inspection.train_path.run import TrainRun
@@ -133,7 +133,8 @@ def golden_candidates(settings: Settings, snapshot: Snapshot, exported: Exported
     rows, scores = snapshot.select("calibration"), decision.scores
     if len(rows) < IMAGES:
         more = snapshot.select("train")[:MORE_CANDIDATES]
-        rows, scores = [*rows, *more], np.concatenate([scores, judge_rows(settings, exported, more, decision.guard).scores])
+        judged = judge_rows(settings, exported, more, decision.guard)
+        rows, scores = [*rows, *more], np.concatenate([scores, judged.scores])
         log.info("event=golden_candidates calibration=%d train=%d", len(decision.scores), len(more))
     source = open_images(settings, snapshot.location)
     return Candidates([row.uri for row in rows], scores, lambda index: read_original(source, rows[index].uri))

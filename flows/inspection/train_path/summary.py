@@ -39,7 +39,8 @@ def summarise(run: TrainRun, run_id: str) -> str:
             "agreement",
             f"{kind} decides as the trained model on {1 - shipped.flip_rate:.2%} of {shipped.images} images of "
             f"{shipped.groups} parts (on further parts like these at least "
-            f"{show_rounded(100 * (1 - shipped.flip_rate_upper), 2, 'down')}%, with {shipped.confidence:.0%} confidence)",
+            f"{show_rounded(100 * (1 - shipped.flip_rate_upper), 2, 'down')}%, "
+            f"with {shipped.confidence:.0%} confidence)",
         ),
         (
             "latency",
