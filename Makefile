@@ -48,8 +48,8 @@ test: setup .venv-edge-tflite/.ready ## Run all tests, those of the device in it
 	@tests/install-debian-packages.sh
 	@echo "tests: device code in the device environment (ai-edge-litert)"
 	@.venv-edge/bin/python -m pytest -q -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile tests/test_edge_*.py $(PYTEST_ARGS)
-	@echo "tests: device code in the older device environment (tflite-runtime)"
-	@.venv-edge-tflite/bin/python -m pytest -q -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile tests/test_edge_*.py $(PYTEST_ARGS)
+	@echo "tests: device code in the older device environment (tflite-runtime); kill -9 once is enough"
+	@.venv-edge-tflite/bin/python -m pytest -q -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile $(filter-out tests/test_edge_kill.py,$(wildcard tests/test_edge_*.py)) $(PYTEST_ARGS)
 	@echo "tests: workstation, flows and everything between them and the device"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore-glob='*/test_edge_*' $(PYTEST_ARGS)
 

@@ -101,7 +101,7 @@ def test_a_run_is_found_by_its_tags_and_keeps_figures_not_arrays(finished, monke
     snapshot = run["start"].task.data.snapshot_id[:12]
     assert {"line:dots", "backbone:squeezenet1_1", f"snapshot:{snapshot}"} <= set(run.tags)
     assert run["evaluate"].task.data.evaluation.auroc.value > 0.9
-    assert json.loads(run["evaluate"].task.data.metrics_json)["schema"] == "1.0"
+    assert json.loads(run["evaluate"].task.data.metrics_json)["schema"] == "1.1"
     sizes = {artifact.id: len(str(artifact.data)) for artifact in run["end"].task.artifacts}
     assert max(sizes.values()) < 1_000_000, sizes
 

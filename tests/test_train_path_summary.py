@@ -29,10 +29,12 @@ def finish(gap: float, bad: int = 200, good: int = 300, per_group: int = 1, refu
     evaluation = evaluate(
         scores, is_bad, groups, nothing, nothing, uris, report.point, calibration, chosen, refused=refused
     )
-    shipped = SimpleNamespace(flip_rate=0.004, flip_rate_upper=0.009167, images=1000, confidence=0.95)
+    shipped = SimpleNamespace(flip_rate=0.004, flip_rate_upper=0.009167, images=1000, groups=200, confidence=0.95)
     device = {"p50_ms": 2.2, "p99_ms": 2.7, "rss_bytes": 53e6, "runtime": "ai-edge-litert 2.3.0"}
     return SimpleNamespace(
-        release=SimpleNamespace(line="dots", version=1, storage="/store", archive="packages/a.zip"),
+        release=SimpleNamespace(
+            line="dots", version=1, storage="/store", archive="packages/a.zip", metrics="packages/a.metrics.json"
+        ),
         decision=SimpleNamespace(report=report, device=device, jpeg=SimpleNamespace(passed=True, agreement=1.0)),
         evaluation=evaluation,
         exported=SimpleNamespace(kind="int8", shipped=shipped),
@@ -67,7 +69,7 @@ def test_bounds_are_rounded_outwards() -> None:
     assert percent(0.05, "up") == "5%"
     run = finish(3.0)
     (agreement,) = lines_of(run, "agreement")
-    assert "at least 99.08% with" in agreement
+    assert "at least 99.08%, with" in agreement
     (escape, _) = lines_of(run, "promised")
     assert float(escape.split("%")[0].split()[-1]) >= 100 * run.decision.report.escape.rate
 
