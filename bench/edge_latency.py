@@ -280,9 +280,7 @@ def start_inspector(folder: Path, state: str, *more: str) -> subprocess.Popen[st
     command += ["--source", f"folder:{folder / 'pictures'}", "--state", state, *more]
     command += ["--set", "source.folder.after=keep", "--set", "source.folder.settle_ms=0"]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}  # logs and the summary
-    # As on a device that was installed as docs/inspector.md says: the first start writes the bytecode.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return subprocess.Popen([str(one) for one in command], **quiet, text=True, cwd=ROOT, env=environment)  # type: ignore[call-overload]
+    return subprocess.Popen([str(one) for one in command], **quiet, text=True, cwd=ROOT)  # type: ignore[call-overload]
 
 
 def seconds_to_first_line(process: subprocess.Popen[str]) -> float:
@@ -302,6 +300,7 @@ def end(process: subprocess.Popen[str]) -> None:
 def cold_start(folder: Path, rounds: int, claims: Claims) -> None:
     """Seconds from the start of the program to the first verdict: ours with self-test, spool and file sink."""
     print("\n== cold start, to the first verdict")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on a device: the first start, not counted, writes the bytecode
     ours, reference = [], []
     for number in range(rounds + 1):  # the first fills the page cache
         process = start_inspector(folder, str(folder / f"cold-{number}"))
