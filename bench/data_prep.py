@@ -91,6 +91,19 @@ def run_pass(folder: str, storage_root: str, workers: int) -> None:
     _print_result([time.perf_counter() - started], sum(one.facts is not None for one in looked))
 
 
+def run_decoding(folder: str) -> None:
+    """Nothing but the decoding of every file at the scale that preprocessing wants, one after the other."""
+    from edge.contract import InputContract
+    from edge.preprocess import load_file
+
+    contract, files = InputContract(SIZE, SIZE), [path.read_bytes() for path in sorted(Path(folder).rglob("*.jpg"))]
+    _start_cpu_clock()
+    started = time.perf_counter()
+    for data in files:
+        load_file(data, contract)
+    _print_result([time.perf_counter() - started], len(files))
+
+
 def run_step(folder: str, storage_root: str, workers: int, times: int) -> None:
     """The flow's whole first step, so many times in a row."""
     from inspection.dataset.intake import prepare_dataset
@@ -160,11 +173,12 @@ def compare(images: int, rounds: int, cores: int) -> None:
         folder = Path(temporary) / "images"
         size_kb = make_folder(folder, images)
         print(f"{images} JPEGs of {WIDTH}x{HEIGHT}, {size_kb:.0f} kB each; {cores} cores; {rounds} rounds")
-        peer, ours, alone, whole, again = [], [], [], [], []
+        peer, ours, alone, decoding, whole, again = [], [], [], [], [], []
         for number in range(rounds):
             their = measure("--peer", folder, "--workers", cores, cores=cores)
             our = measure("--pass", folder, "--storage", f"{temporary}/all-{number}", "--workers", cores, cores=cores)
             single = measure("--pass", folder, "--storage", f"{temporary}/one-{number}", "--workers", 1, cores=1)
+            bare = measure("--decode", folder, cores=1)
             step = measure(
                 "--step",
                 folder,
@@ -179,6 +193,7 @@ def compare(images: int, rounds: int, cores: int) -> None:
             peer.append(their["seconds"][0])
             ours.append(our["seconds"][0])
             alone.append(single["seconds"][0])
+            decoding.append(bare["seconds"][0])
             whole.append(step["seconds"][0])
             again.append(statistics.median(step["seconds"][1:]))
             print(
@@ -191,6 +206,8 @@ def compare(images: int, rounds: int, cores: int) -> None:
         _report("torchvision ImageFolder + Resize / ours", peer, ours, FASTER_THAN_PEER)
         _report(f"one core / {cores} cores / {cores}", alone, [seconds * cores for seconds in ours], CORE_EFFICIENCY)
         _report("pass of the first run / second run", ours, again, SECOND_RUN)
+        share = statistics.median(decoding) / statistics.median(alone)
+        print(f"libjpeg's decoding alone takes {share:.2f} of our pass on one core: what is ours in it is the rest")
         step_ratio = statistics.median(peer) / statistics.median(whole)
         print(f"torchvision ImageFolder + Resize / whole first step: {step_ratio:.2f}")
         watched = measure(
@@ -213,6 +230,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="cores to use")
     parser.add_argument("--peer", metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("--pass", metavar="FOLDER", dest="one_pass", help=argparse.SUPPRESS)
+    parser.add_argument("--decode", metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("--step", metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("--storage", help=argparse.SUPPRESS)
     parser.add_argument("--times", type=int, default=1, help=argparse.SUPPRESS)
@@ -221,6 +239,8 @@ def main() -> None:
         run_peer(options.peer, options.workers)
     elif options.one_pass:
         run_pass(options.one_pass, options.storage, options.workers)
+    elif options.decode:
+        run_decoding(options.decode)
     elif options.step:
         run_step(options.step, options.storage, options.workers, options.times)
     else:
