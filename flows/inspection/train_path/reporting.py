@@ -75,7 +75,7 @@ def show_report(card: Any, settings: Settings, run: TrainRun, pathspec: str) -> 
             run.evaluation,
             report,
             _by_index(settings, holdout, of_holdout(run.evaluation)),
-            title=f"Line {settings.line.name}: report of a {run.exported.kind} model",
+            title=f"Line {settings.line.name}: report of its {run.exported.kind} model",
             parity=run.exported.gate,
             parity_pictures=_by_index(settings, compared, of_parity(run.exported.gate)),
             parity_names=[row.uri for row in compared],
