@@ -123,3 +123,8 @@ def test_an_error_while_the_pictures_are_made_comes_through() -> None:
 def test_fewer_pictures_than_announced_are_refused() -> None:
     with pytest.raises(ConversionError, match="want 4 pictures, the file ends within number 3"):
         score_on_device(INT8, Streamed(4, iter(pictures(2)[0])), INPUT, THIS, DEFECT_TYPES)
+
+
+def test_defect_types_may_have_commas_in_their_names() -> None:
+    found = score_on_device(INT8, pictures(2)[0], INPUT, THIS, ("scratch, deep", "stain"))
+    assert found.type_logits.shape == (2, 2)

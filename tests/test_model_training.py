@@ -180,6 +180,14 @@ def test_too_many_images_are_thinned_out_by_label_and_type():
     assert thin_out(rare, 20, 0).is_bad.sum() == 2
 
 
+def test_types_that_can_be_learnt_can_be_learnt_from_fewer_images_too():
+    types = np.array([-1] * 60 + [0] * 15 + [1] * 11 + [2] * 4)  # of the last as many as it takes, and no more
+    whole = TrainingSet(
+        np.zeros((90, 8, 8, 3), np.uint8), types >= 0, types, [str(n) for n in range(90)], ("a", "b", "c")
+    )
+    assert learnable_types(thin_out(whole, 30, 0)) == learnable_types(whole) == ("a", "b", "c")
+
+
 def test_frozen_features_never_take_more_rows_than_allowed_and_the_notes_say_so(monkeypatch):
     rows = []
 

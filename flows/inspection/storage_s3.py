@@ -4,6 +4,7 @@ Credentials, region and endpoint (`AWS_ENDPOINT_URL`) come from boto3's own envi
 """
 
 import hashlib
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -111,6 +112,8 @@ class S3Storage:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._explained(f"fetching {key} into {path.parent}"):
                 self._client.download_file(self._bucket, self._key(key), str(staged))
+            with staged.open("rb") as copy:
+                os.fsync(copy.fileno())  # a copy that is there is trusted, also after a power cut
             staged.replace(path)
         except OSError as error:
             raise StorageError(

@@ -1,6 +1,7 @@
 """Score pictures as the device does: `edge.score` in a process of its own, with the device's packages."""
 
 import dataclasses
+import json
 import logging
 import os
 import sys
@@ -167,7 +168,7 @@ def _score(
         for folder in folders:
             folder.mkdir()
         options: list[str | Path] = ["--width", str(input.width), "--height", str(input.height)]
-        options += ["--types", ",".join(defect_types), "--threads", str(threads)]
+        options += ["--types", json.dumps(list(defect_types)), "--threads", str(threads)]
         shards = [
             list(
                 pool.map(

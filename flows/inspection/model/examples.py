@@ -84,7 +84,7 @@ def learnable_types(training_set: TrainingSet) -> tuple[str, ...]:
 def thin_out(training_set: TrainingSet, limit: int, seed: int) -> TrainingSet:
     """A seeded choice of at most `limit` images, in their order; each label and defect type keeps its share.
 
-    Of each at least two images stay, while there are that many: a class is never lost.
+    Of each as many images stay, while there are that many, as it takes to learn a defect type: none is lost.
     """
     if len(training_set) <= limit:
         return training_set
@@ -93,7 +93,7 @@ def thin_out(training_set: TrainingSet, limit: int, seed: int) -> TrainingSet:
     chosen = []
     for kind in np.unique(kinds):
         members = generator.permutation(np.flatnonzero(kinds == kind))
-        chosen.append(members[: max(2, len(members) * limit // len(training_set))])
+        chosen.append(members[: max(MIN_IMAGES_PER_TYPE, len(members) * limit // len(training_set))])
     return training_set.select(np.sort(np.concatenate(chosen)))
 
 
