@@ -10,6 +10,8 @@ from metaflow.cards import Image as CardImage
 from metaflow.cards import Table
 from PIL import Image
 
+from edge.contract import OperatingPoint
+from inspection.cards import charts, evidence
 from inspection.cards import dataset as dataset_card
 from inspection.cards import intake as intake_card
 from inspection.cards import parity as parity_card
@@ -253,6 +255,50 @@ def test_review_that_means_fail_is_shown_beside() -> None:
     text = text_of(report_card.report_components(evaluation, report, {}, title="Report"))
     assert "when review means fail" in text
     assert "the lower threshold alone decides" in text
+
+
+def judge_a_band(**point: Any) -> Evaluation:
+    """Two lots, two types: half the bad parts of lot b lie in the band, and one of its good parts is refused."""
+    count = 20
+    return evaluate(
+        np.array([-3.0] * 10 + [3.0] * 5 + [0.0] * 3 + [3.0] * 2),
+        np.repeat([False, True], 10),
+        [str(index) for index in range(count)],
+        [None] * 10 + ["dent"] * 5 + ["scratch"] * 5,
+        ["a"] * 5 + ["b"] * 5 + ["a"] * 5 + ["b"] * 5,
+        [f"{index}.png" for index in range(count)],
+        OperatingPoint(id="op", lower=-1.0, upper=1.0, **point),
+        fit_calibration(np.array([-1.0, 1.0]), np.array([False, True])),
+        OperatingPointSettings(),
+        refused=np.arange(count) == 9,
+    )
+
+
+def test_types_and_lots_show_the_escapes_of_the_line_and_say_so() -> None:
+    evaluation = judge_a_band(review_action="pass")
+    text = text_of(evidence.describe_types(evaluation))
+    assert text.index("scratch") < text.index("dent")
+    assert "3 of 5 = **60.0%**" in text
+    assert "review means pass and error means reject" in text
+    lots = evidence.describe_lots(evaluation)
+    rows = next(one._data for one in lots if isinstance(one, Table))
+    assert [text_of(row[:1]) for row in rows] == ["b", "a"]
+    assert "review means pass and error means reject" in text_of(lots)
+
+
+@pytest.mark.parametrize("review_action", ["pass", "review", "fail"])
+def test_bars_of_the_types_add_up_whatever_review_means(review_action: str) -> None:
+    axes = charts.draw_types(judge_a_band(review_action=review_action)).axes[0]
+    widths = [
+        sum(bar.get_width() for container in axes.containers[start : start + 4] for bar in container)
+        for start in (0, 4)
+    ]
+    assert widths == pytest.approx([100.0, 100.0])
+
+
+def test_tables_without_reviews_resolved_and_errors_need_no_explanation() -> None:
+    evaluation, _, _ = judge()
+    assert "review means" not in text_of([*evidence.describe_types(evaluation), *evidence.describe_lots(evaluation)])
 
 
 def test_parity_section_shows_agreement_latency_and_the_pictures_that_flipped() -> None:

@@ -196,6 +196,41 @@ def test_each_type_of_defect_and_each_lot_has_its_rates() -> None:
     assert [(lot.name, lot.good, lot.bad) for lot in evaluation.per_lot] == [("a", 1, 2), ("b", 1, 2)]
 
 
+@pytest.mark.parametrize(
+    ("review_action", "on_error", "escapes", "caught", "overkills"),
+    [
+        ("review", "reject", 1, 2, 2),
+        ("pass", "reject", 2, 2, 2),
+        ("review", "review", 1, 1, 1),
+        ("fail", "review", 1, 2, 2),
+    ],
+)
+def test_types_and_lots_count_what_the_line_does(
+    review_action: str, on_error: str, escapes: int, caught: int, overkills: int
+) -> None:
+    """One part of either class passes, is reviewed, fails, is refused; reviews and errors stay verdicts."""
+    scores = np.array([-1.0, 0.0, 1.0, -1.0] * 4)
+    is_bad = np.repeat([False, True], 8)
+    evaluation = evaluate_simply(
+        scores,
+        is_bad,
+        types=[None] * 8 + ["dent", "scratch"] * 4,
+        lots=["a"] * 4 + ["b"] * 4 + ["a"] * 4 + ["b"] * 4,
+        point=dataclasses.replace(POINT, review_action=review_action, on_error=on_error),
+        refused=np.array([False, False, False, True] * 4),
+    )
+    line = evaluation.resolved
+    for lot in evaluation.per_lot:
+        assert (lot.escape.count, lot.overkill.count) == (escapes, overkills)
+        assert (lot.review.count, lot.error.count) == (2, 2)
+    assert sum(lot.escape.count for lot in evaluation.per_lot) == line.escape.count
+    assert sum(lot.overkill.count for lot in evaluation.per_lot) == line.overkill.count
+    assert sum(one.escape.count for one in evaluation.per_type) == line.escape.count == 2 * escapes
+    assert sum(one.caught.count for one in evaluation.per_type) == line.caught.count == 2 * caught
+    assert sum(one.review.count for one in evaluation.per_type) == evaluation.rates.review_bad.count == 2
+    assert sum(one.error.count for one in evaluation.per_type) == evaluation.rates.error_bad.count == 2
+
+
 def test_no_types_and_a_single_lot_leave_the_tables_out() -> None:
     evaluation = evaluate_simply(*draw())
     assert evaluation.per_type == ()

@@ -80,7 +80,21 @@ def test_summary_counts_changed_verdicts() -> None:
     assert rows[0].changed.count == 0
     assert rows[0].auroc == 1.0
     assert rows[0].error.count == rows[1].error.count == 1
-    assert (rows[1].changed.count, rows[1].escape.count, rows[1].review.count, rows[1].overkill.count) == (3, 1, 1, 0)
+    assert (rows[1].changed.count, rows[1].escape.count, rows[1].review.count, rows[1].overkill.count) == (3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("review_action", "on_error", "escapes", "overkills"),
+    [("review", "review", 0, 0), ("pass", "reject", 1, 1), ("fail", "review", 0, 1)],
+)
+def test_summary_counts_what_the_line_does(review_action: str, on_error: str, escapes: int, overkills: int) -> None:
+    point = OperatingPoint(id="op", lower=-0.5, upper=0.5, review_action=review_action, on_error=on_error)
+    is_bad = np.array([False, False, False, True, True])
+    clean, kept = np.array([-1.0, -1.0, -1.0, 1.0, 1.0]), np.zeros(5, dtype=bool)
+    disturbed = np.array([-1.0, 0.0, -1.0, 0.0, 1.0]), np.array([False, False, True, False, False])
+    row = summarise_robustness((clean, kept), [(Disturbance("blur", 1.0), *disturbed)], is_bad, list("abcde"), point)[1]
+    assert (row.escape.count, row.overkill.count) == (escapes, overkills)
+    assert (row.review.count, row.error.count, row.changed.count) == (2, 1, 3)
 
 
 def test_summary_refuses_scores_that_do_not_fit() -> None:

@@ -47,15 +47,15 @@ def draw_outcomes(evaluation: Evaluation) -> Figure:
 
 
 def draw_types(evaluation: Evaluation) -> Figure:
-    """What happens to each type of defect, the type that escapes most on top."""
+    """What the line does with each type of defect, the type that escapes most on top."""
     ordered = sorted(evaluation.per_type, key=lambda one: (-one.escape.rate, -one.review.rate, one.name))
     rows = [
         (
             f"{one.name}\n({one.images} images)",
-            (one.escape.rate, one.review.rate, one.caught.rate, one.error.rate),
+            (one.escape.rate, max(0.0, 1 - one.escape.rate - one.caught.rate), one.caught.rate, 0.0),
             "pass",
         )
-        for one in ordered
+        for one in ordered  # the line has no outlet for an error: it is among the others, by on_error
     ]
     figure, axes = make_axes(0.9 + 0.5 * len(rows))
     draw_verdict_bars(axes, rows)

@@ -65,6 +65,22 @@ def _show_cases(cases: Sequence[Case], pictures: Mapping[int, np.ndarray]) -> Me
     )
 
 
+def say_actions(evaluation: Evaluation) -> str:
+    """What the line makes of verdicts that are neither pass nor fail."""
+    review = "" if evaluation.review_action == "review" else f"review means {evaluation.review_action} and "
+    return f"{review}error means {evaluation.on_error}"
+
+
+def _say_what_counts(evaluation: Evaluation, errors: int) -> str:
+    """Why columns of a table overlap; "" when they do not."""
+    if evaluation.review_action == "review" and not errors:
+        return ""
+    return (
+        f"Passed and failed parts, escapes and false alarms are those of the line, where {say_actions(evaluation)}. "
+        "Reviews and errors are the verdicts before that: such a part may count twice."
+    )
+
+
 def describe_types(evaluation: Evaluation) -> list[MetaflowCardComponent]:
     """Each type of defect; nothing when no image has one."""
     if not evaluation.per_type:
@@ -81,9 +97,10 @@ def describe_types(evaluation: Evaluation) -> list[MetaflowCardComponent]:
         ]
         for one in sorted(evaluation.per_type, key=lambda one: (-one.escape.rate, -one.review.rate, one.name))
     ]
+    note = _say_what_counts(evaluation, sum(one.error.count for one in evaluation.per_type))
     return [
-        Markdown("## Types of defect"),
-        to_picture(draw_types(evaluation)),
+        Markdown(f"## Types of defect\n\n{note}"),
+        to_picture(draw_types(evaluation), "What the line does with each type"),
         make_table(
             ["type", "images", "passed (escapes)", "to review", "failed (caught)", "errors", "AUROC against good"], rows
         ),
@@ -91,7 +108,7 @@ def describe_types(evaluation: Evaluation) -> list[MetaflowCardComponent]:
 
 
 def describe_lots(evaluation: Evaluation) -> list[MetaflowCardComponent]:
-    """Each lot, the one with most mistakes on top; nothing when there are fewer than two."""
+    """Each lot, the one with most escapes and false alarms on top; nothing when there are fewer than two."""
     if not evaluation.per_lot:
         return []
     ordered = sorted(
@@ -109,7 +126,8 @@ def describe_lots(evaluation: Evaluation) -> list[MetaflowCardComponent]:
         ]
         for one in ordered[:LOTS_SHOWN]
     ]
-    note = f"{min(LOTS_SHOWN, len(ordered))} of {len(ordered)} lots, those with most mistakes first."
+    note = f"{min(LOTS_SHOWN, len(ordered))} of {len(ordered)} lots, those with most escapes and false alarms first. "
+    note += _say_what_counts(evaluation, sum(one.error.count for one in evaluation.per_lot))
     return [
         Markdown(f"## Lots\n\n{note}"),
         make_table(["lot", "good", "bad", "escapes", "false alarms", "reviews", "errors"], rows),
@@ -137,7 +155,8 @@ def describe_robustness(evaluation: Evaluation) -> list[MetaflowCardComponent]:
             "## When the pictures change\n\n"
             f"{evaluation.robustness_images} of {evaluation.images} images of the holdout judged again after each "
             "change, with the same thresholds and the same input guard, whose refusals are errors. A change that moves "
-            "many verdicts is one to keep stable at the station, or to add to training."
+            "many verdicts is one to keep stable at the station, or to add to training. "
+            + _say_what_counts(evaluation, sum(row.error.count for row in evaluation.robustness))
         ),
         to_picture(draw_robustness(evaluation.robustness)),
         make_table(["pictures", "AUROC", "escapes", "false alarms", "reviews", "errors", "verdicts that change"], rows),

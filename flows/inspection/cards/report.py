@@ -17,6 +17,7 @@ from inspection.cards.evidence import (
     describe_reliability,
     describe_robustness,
     describe_types,
+    say_actions,
 )
 from inspection.cards.parity import parity_components
 from inspection.cards.style import make_grid, make_table, show_amount, show_estimate, show_rate, to_picture
@@ -137,7 +138,7 @@ def describe_verdict(evaluation: Evaluation, report: OperatingPointReport) -> li
         Markdown(promise),
         Markdown(f"### What to expect of 1,000 parts, {defects:g} of them bad"),
         make_table(["of 1,000 parts", "expected (95% interval)"], rows),
-        to_picture(draw_outcomes(evaluation), "What happened to the holdout, pictures that the model had never seen"),
+        to_picture(draw_outcomes(evaluation), "Verdicts on the holdout, pictures that the model had never seen"),
     ]
 
 
@@ -246,8 +247,7 @@ def _describe_holdout(evaluation: Evaluation, report: OperatingPointReport) -> l
     ]
     errors = rates.error_good.count + rates.error_bad.count
     if evaluation.review_action != "review" or errors:
-        action = "" if evaluation.review_action == "review" else f"review means {evaluation.review_action}"
-        header.append("when " + " and ".join(filter(None, (action, f"error means {evaluation.on_error}"))))
+        header.append(f"when {say_actions(evaluation)}")
         of_the_line = (resolved.escape, resolved.overkill, resolved.review_good, resolved.review_bad)
         for row, rate in zip(rows, of_the_line, strict=False):
             row.append(show_rate(rate) if rate.count or rate.total == 0 or rate in of_the_line[:2] else "none")

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from edge.contract import Calibration, OperatingPoint
-from inspection.decision.bounds import Rate, measure_rate
+from inspection.decision.bounds import Rate, measure_rate, measure_rates
 from inspection.decision.calibration import check_scores, probability
 from inspection.decision.cases import Case, list_cases
 from inspection.decision.curves import (
@@ -42,7 +42,7 @@ NO_TYPE = "(no type given)"
 
 @dataclass(frozen=True)
 class TypeResult:
-    """How one type of defect fares."""
+    """How one type of defect fares: what the line does (escape, caught), and verdicts (review, error)."""
 
     name: str
     images: int
@@ -55,7 +55,7 @@ class TypeResult:
 
 @dataclass(frozen=True)
 class LotResult:
-    """How one lot fares."""
+    """How one lot fares: what the line does (escape, overkill), and verdicts of both classes (review, error)."""
 
     name: str
     good: int
@@ -162,8 +162,8 @@ def evaluate(
         review_action=point.review_action,
         on_error=point.on_error,
         confusion=count_verdicts(verdicts, is_bad),
-        per_type=_measure_types(scores, is_bad, groups, types, verdicts),
-        per_lot=_measure_lots(is_bad, groups, lots, verdicts),
+        per_type=_measure_types(scores, is_bad, groups, types, verdicts, outlets),
+        per_lot=_measure_lots(is_bad, groups, lots, verdicts, outlets),
         reliability=measure_reliability(probabilities, is_bad, groups),
         cost=draw_cost_curve(scores, is_bad, outlets, settings),
         expected_defect_rate=settings.expected_defect_rate,
@@ -186,6 +186,7 @@ def _measure_types(
     groups: Sequence[str],
     types: Sequence[str | None],
     verdicts: np.ndarray,
+    outlets: np.ndarray,
 ) -> tuple[TypeResult, ...]:
     names = np.array([name or NO_TYPE for name in types])
     present = sorted(set(names[is_bad].tolist()))
@@ -194,24 +195,32 @@ def _measure_types(
     results = []
     for name in present:
         chosen = is_bad & (names == name)
-        rates = measure_verdicts(verdicts[chosen], is_bad[chosen], np.asarray(groups, dtype=str)[chosen].tolist())
+        done, said = outlets[chosen], verdicts[chosen]
+        escape, caught, review, error = measure_rates(
+            [done == "pass", done == "fail", said == "review", said == "error"],
+            np.asarray(groups, dtype=str)[chosen].tolist(),
+        )
         against_good = chosen | ~is_bad
         results.append(
             TypeResult(
                 name=name,
                 images=int(np.count_nonzero(chosen)),
                 auroc=float(roc_auc_score(is_bad[against_good], scores[against_good])),
-                escape=rates.escape,
-                review=rates.review_bad,
-                caught=rates.caught,
-                error=rates.error_bad,
+                escape=escape,
+                review=review,
+                caught=caught,
+                error=error,
             )
         )
     return tuple(results)
 
 
 def _measure_lots(
-    is_bad: np.ndarray, groups: Sequence[str], lots: Sequence[str | None], verdicts: np.ndarray
+    is_bad: np.ndarray,
+    groups: Sequence[str],
+    lots: Sequence[str | None],
+    verdicts: np.ndarray,
+    outlets: np.ndarray,
 ) -> tuple[LotResult, ...]:
     names = np.array([name or "" for name in lots])
     present = sorted(set(names.tolist()) - {""})
@@ -221,14 +230,14 @@ def _measure_lots(
     for name in present:
         chosen = names == name
         members = np.asarray(groups, dtype=str)[chosen].tolist()
-        rates = measure_verdicts(verdicts[chosen], is_bad[chosen], members)
+        done = measure_verdicts(outlets[chosen], is_bad[chosen], members)
         results.append(
             LotResult(
                 name=name,
                 good=int(np.count_nonzero(chosen & ~is_bad)),
                 bad=int(np.count_nonzero(chosen & is_bad)),
-                escape=rates.escape,
-                overkill=rates.overkill,
+                escape=done.escape,
+                overkill=done.overkill,
                 review=measure_rate(verdicts[chosen] == "review", members),
                 error=measure_rate(verdicts[chosen] == "error", members),
             )

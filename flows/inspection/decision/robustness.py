@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from edge.contract import OperatingPoint
 from inspection.decision.bounds import Rate, measure_rate
-from inspection.decision.verdicts import decide_all
+from inspection.decision.verdicts import decide_all, resolve_all
 from inspection.errors import DataError
 
 IMAGES_DISTURBED = 500  # at most
@@ -64,8 +64,8 @@ class RobustnessRow:
     kind: str  # "none" for the pictures as they are
     strength: float
     auroc: float
-    escape: Rate
-    overkill: Rate
+    escape: Rate  # of the line: bad and passed, by review_action and on_error
+    overkill: Rate  # of the line: good and failed
     review: Rate  # of both classes, at the share of bad images among these
     error: Rate  # of both classes: the input guard refuses the picture
     changed: Rate  # verdicts that differ from those of the pictures as they are
@@ -165,14 +165,15 @@ def summarise_robustness(
         if scores.shape != is_bad.shape or not np.isfinite(scores).all():
             raise DataError(f"pictures {name}: want {len(is_bad)} finite scores, found shape {scores.shape}")
         verdicts = decide_all(scores, point, refused)
+        outlets = resolve_all(verdicts, point)
         summary.append(
             RobustnessRow(
                 name=name,
                 kind=kind,
                 strength=strength,
                 auroc=float(roc_auc_score(is_bad, scores)),
-                escape=measure_rate(verdicts[is_bad] == "pass", names[is_bad].tolist()),
-                overkill=measure_rate(verdicts[~is_bad] == "fail", names[~is_bad].tolist()),
+                escape=measure_rate(outlets[is_bad] == "pass", names[is_bad].tolist()),
+                overkill=measure_rate(outlets[~is_bad] == "fail", names[~is_bad].tolist()),
                 review=measure_rate(verdicts == "review", names.tolist()),
                 error=measure_rate(verdicts == "error", names.tolist()),
                 changed=measure_rate(verdicts != unchanged, names.tolist()),
