@@ -1,5 +1,7 @@
-"""Raw frames and their own JPEGs: when the flow goes on and when it stops."""
+"""Raw frames and their own JPEGs: when the flow goes on and when it stops. A failed conversion is told at once."""
 
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +11,8 @@ from PIL import Image
 
 from edge.contract import OperatingPoint
 from inspection.dataset.manifest import ImageRow, make_snapshot
-from inspection.errors import DataError, ParityError
+from inspection.errors import ConversionError, DataError, ParityError
+from inspection.export import conversion
 from inspection.settings import ExportSettings, LineSettings, Settings
 from inspection.train_path import proving
 
@@ -62,3 +65,34 @@ def test_a_picture_that_was_moved_since_the_start_is_named_with_what_to_do(snaps
     (Path(snapshot.location) / "good" / "7.png").unlink()
     with pytest.raises(DataError, match=r"good/7\.png.*put the images back.*resume"):
         compare(snapshot, monkeypatch, 0, "warn")
+
+
+class SlowModel:
+    """Takes its time for every batch, and says when the first has begun."""
+
+    def __init__(self) -> None:
+        self.begun, self.batches = threading.Event(), 0
+
+    def score_pixels(self, pixels: np.ndarray, batch: int = 8) -> np.ndarray:
+        self.begun.set()
+        self.batches += 1
+        time.sleep(0.1)
+        return np.zeros(len(pixels))
+
+
+def test_a_failed_conversion_does_not_wait_for_the_scores_of_all_pictures(tmp_path, snapshot, monkeypatch) -> None:
+    model = SlowModel()
+
+    def convert(*_: object) -> None:
+        assert model.begun.wait(10)
+        raise ConversionError("no counterpart")
+
+    monkeypatch.setattr(conversion, "convert", convert)
+    monkeypatch.setattr(proving, "load_snapshot", lambda *_: snapshot)
+    monkeypatch.setattr(proving, "parity_rows", lambda _: list(snapshot.rows))
+    monkeypatch.setattr(proving, "load_trained", lambda *_: model)
+    monkeypatch.setattr(proving, "CachedPixels", lambda *_: np.zeros((64 * 50, 8, 8, 3), dtype=np.uint8))
+    settings = Settings(line=LineSettings(name="dots", storage=str(tmp_path / "storage")))
+    with pytest.raises(ConversionError, match="no counterpart"):
+        proving.export_model(settings, "id", None, None)
+    assert 1 <= model.batches < 25, "of 50"

@@ -6,8 +6,10 @@ nor the holdout may have a part in choosing what ships.
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -86,6 +88,7 @@ def score_trained(
     settings: ExportSettings,
     seed: int,
     augmentation: AugmentationSettings = DEFAULT_AUGMENTATION,
+    stop: Event | None = None,
 ) -> TrainedScores:
     """Score what the gate will compare with the trained model. It needs no converted one, so it may run meanwhile.
 
@@ -95,9 +98,17 @@ def score_trained(
         settings: how many images to compare at least.
         seed: of the copies that fill up to that number.
         augmentation: how the copies may differ from their pictures.
+        stop: set by another thread when the scores are of no use any more; looked at between batches.
+
+    Raises:
+        CancelledError: `stop` was set.
     """
-    pictures = VariedPictures(pixels, settings.parity_images, augmentation, seed)
-    return TrainedScores(pictures, np.concatenate([model.score_pixels(batch) for batch in pictures.batches()]))
+    pictures, scores = VariedPictures(pixels, settings.parity_images, augmentation, seed), []
+    for batch in pictures.batches():
+        if stop is not None and stop.is_set():
+            raise CancelledError(f"the trained model's scores of {len(pictures)} pictures are not wanted any more")
+        scores.append(model.score_pixels(batch))
+    return TrainedScores(pictures, np.concatenate(scores))
 
 
 def run_parity_gate(

@@ -10,9 +10,11 @@ import io
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,10 +103,16 @@ def export_model(settings: Settings, snapshot_id: str, trained: TrainedModel, ca
     model = load_trained(settings, trained)
     contract = settings.input.contract()
     augmentation = settings.training.augmentation
-    with TemporaryDirectory(prefix="lineside-export-") as scratch, ThreadPoolExecutor(1) as aside:
+    with (
+        TemporaryDirectory(prefix="lineside-export-") as scratch,
+        ThreadPoolExecutor(1) as aside,
+        ExitStack() as leaving,
+    ):
         # The converting process keeps one core busy at best: the trained model's scores are taken meanwhile.
         # Each reads the cache for itself, in batches: a reader keeps shards open and is not shared by two threads.
-        scored = aside.submit(score_trained, model, CachedPixels(settings, rows), settings.export, SEED, augmentation)
+        stop, pixels = Event(), CachedPixels(settings, rows)
+        leaving.callback(stop.set)  # before the thread is waited for: a failed conversion is told at once
+        scored = aside.submit(score_trained, model, pixels, settings.export, SEED, augmentation, stop)
         converted = convert(model, contract, CachedPixels(settings, rows), Path(scratch), augmentation)
         try:
             gate = run_parity_gate(
