@@ -185,24 +185,35 @@ class Inspector:
             self.counts.repeated += 1
             pending.repeats.append(part.without_picture())
             return
-        stored = None if part.is_new else self._find(key)
+        margin_s = min(_MARGIN_S, _MARGIN * self.limits.deadline_ms / 1e3)
+        deadline_s = part.started_s + self.limits.deadline_ms / 1e3 - margin_s
+        stored = None if self._needs_no_question(part) else self._find(key, deadline_s)
         if stored is not None:
             self.counts.repeated += 1
             self._acknowledge(part, stored)
             return
         pending = self._open[key] = Pending(key, part.without_picture())
-        margin_s = min(_MARGIN_S, _MARGIN * self.limits.deadline_ms / 1e3)
-        deadline_s = part.started_s + self.limits.deadline_ms / 1e3 - margin_s
         self.pool.submit(part, deadline_s, pending, self.limits.max_pixels)
 
-    def _find(self, key: str) -> Result | None:
+    def _needs_no_question(self, part: Part) -> bool:
+        """Whether nobody inspected the part, or a camera's part has its verdict already: it has no picture."""
+        return part.is_new or (part.fault is not None and not self._source.keeps_parts)
+
+    def _find(self, key: str, deadline_s: float) -> Result | None:
         """The result of a part that was inspected before, if the spool says so in time.
 
         If it does not, the part is judged: a verdict in time matters more than a second one for the same part, which
-        the spool does not take when it knows a first.
+        the spool does not take when it knows a first. At least half of what the source left is for the judge.
+
+        Args:
+            key: of the part.
+            deadline_s: time.monotonic() by which it must be judged; when that has come, nobody is asked.
         """
+        left_s = (deadline_s - time.monotonic()) / 2
+        if left_s <= 0.0:
+            return None
         try:
-            return self._lookup.find(key, min(_FIND_S, _FIND_SHARE * self.limits.deadline_ms / 1e3))
+            return self._lookup.find(key, min(_FIND_S, _FIND_SHARE * self.limits.deadline_ms / 1e3, left_s))
         except Exception as error:  # noqa: BLE001  the part is here and needs a verdict in time
             self._count_fault("find", error)
             return None

@@ -21,6 +21,7 @@ import edge.judge
 import edge.keeping
 import edge.pool
 from edge.contract import InputGuard, OperatingPoint, Range
+from edge.part import Part
 from edge.results import Result
 from edge.review import ReviewSettings
 from edge.serving import Serving
@@ -763,6 +764,34 @@ def test_a_part_is_judged_when_the_spool_does_not_say_in_time_whether_it_knows_i
     assert rig.errors == [None] * 5
     assert max(later - earlier for earlier, later in itertools.pairwise(turns)) < 2.0  # the heart beats on
     assert rig.inspector.counts.faults["find"] >= 1
+
+
+@pytest.mark.parametrize("fault", [("camera_timeout", "cam: no frame within 490 ms"), None])
+def test_the_question_to_the_spool_takes_no_time_that_the_source_has_used(
+    tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch, fault: tuple[str, str] | None
+) -> None:
+    rig = Rig(tmp_path, serving, keeps_parts=False, limits=Limits(deadline_ms=2000))
+    release = threading.Event()
+    monkeypatch.setattr(rig.spool, "find", lambda key: release.wait(30) and None)  # a card that does not answer
+    waiting = [part(0, fault=fault)] if fault else [part(0)]
+    spent_s = 1.99 if fault else 1.78  # a camera may use all but 10 ms before it says that there is no frame
+
+    def next_part(timeout_s: float) -> Part | None:
+        if not waiting:
+            time.sleep(min(timeout_s, 0.005))
+            return None
+        found = waiting.pop()
+        object.__setattr__(found, "started_s", time.monotonic() - spent_s)
+        return found
+
+    monkeypatch.setattr(rig.source, "next_part", next_part)
+    rig.start()
+    wait_until(lambda: len(rig.output.heard) == 1)
+    release.set()
+    rig.end()
+    heard = rig.output.heard[0]
+    assert heard.latency_ms["total"] < 2000 + (50 if fault else 0)  # a loaded machine may take 10 ms for nothing
+    assert heard.error in ([fault[0]] if fault else [None, "deadline"])
 
 
 def test_the_spool_is_not_asked_for_parts_whose_keys_are_new(
