@@ -148,7 +148,7 @@ class _Assembly:
         self._transport = transport
         self._spool = spool.result()
         stack.callback(self._spool.close)
-        self._uploader = UploadSupervisor(settings.upload, spool_folder, self._backlog)
+        self._uploader = UploadSupervisor(settings.upload, spool_folder, self._spool.upload_backlog)
         stack.callback(self._uploader.close)
         self._sender: Sender | None = None
         if self._transport is not None:
@@ -272,9 +272,6 @@ class _Assembly:
         self._settings = settings
         self._reporting.take_up(settings, later)
 
-    def _backlog(self) -> int:
-        return self._spool.figures().upload_backlog
-
     def _finish_uploads(self) -> None:
         """A run that ends by itself sends its images, if that goes well."""
         end_s = time.monotonic() + _UPLOAD_S
@@ -283,7 +280,7 @@ class _Assembly:
         while time.monotonic() < end_s:
             state = self._uploader.state()
             if state.state != "running":
-                if last or not state.ok or state.state == "off" or not self._backlog():
+                if last or not state.ok or state.state == "off" or not self._spool.upload_backlog():
                     return
                 self._uploader.hurry()
                 last = True

@@ -15,6 +15,7 @@ from edge.errors import EdgeError, OutputError, RefusedError, SourceError, Spool
 from edge.figures import Figures
 from edge.health import Health, dump_health
 from edge.metrics import FOLDED_AT_ONCE, Around, Metrics, dump_metrics
+from edge.polled import Polled
 from edge.results import Result
 from edge.settings import InspectorSettings
 from edge.state_file import StateFile
@@ -89,7 +90,9 @@ class Reporting:
         self._clock = Clock()
         self._health = Health(line, settings.thing, {"inspector": __version__})
         self._metrics = Metrics(line, settings.thing, settings.metrics)
-        self._metrics.begin(parts.spool.figures())
+        self._stored = self._ask_spool()  # as of its last answer
+        self._spool_asked = Polled(self._ask_spool, "spool-figures")
+        self._metrics.begin(self._stored[0])
         now_s = time.monotonic()
         self._look_at_s = self._health_at_s = now_s
         self._metrics_at_s = now_s + settings.metrics_every_s
@@ -99,6 +102,7 @@ class Reporting:
         self._faults = 0
         self._fault_at_s: float | None = None
         self._folded_offered = False
+        self._folded_sent: set[str] = set()  # ids of counts that the spool's last answer may still hold
 
     def take_up(self, settings: InspectorSettings, later: list[str]) -> None:
         """Follow changed settings; `later` need a restart."""
@@ -122,6 +126,8 @@ class Reporting:
     def tick(self, now_s: float, settings_fault: str) -> None:
         """Look at the components; offer what is due.
 
+        The spool's database is asked on another thread, for the next look: this one does not wait for the disk.
+
         Args:
             now_s: time.monotonic().
             settings_fault: why a change of settings was refused, or "".
@@ -129,7 +135,9 @@ class Reporting:
         if now_s < self._look_at_s:
             return
         self._look_at_s = now_s + _LOOK_S
-        figures = self._parts.spool.figures()
+        self._stored = self._spool_asked.take() or self._stored
+        self._spool_asked.ask()
+        figures = self._parts.spool.refreshed(self._stored[0])
         changed = self._look(now_s, figures, settings_fault)
         if changed or now_s >= self._health_at_s:
             self._health_at_s = now_s + self._settings.health_every_s
@@ -140,13 +148,19 @@ class Reporting:
 
     def finish(self, reason: str | None) -> None:
         """The last messages of a run."""
-        self._look(time.monotonic(), self._parts.spool.figures(), "")
+        self._spool_asked.close()
+        self._stored = self._ask_spool()
+        self._look(time.monotonic(), self._stored[0], "")
         self._health.set("inspector", reason is None, reason or "stopped", time.time())
         if reason is None:
             self._health.stop()
-        self._offer_metrics(self._parts.spool.figures())
+        self._offer_metrics(self._stored[0])
         self._offer_health()
         self._kept.close(self._to_keep())
+
+    def _ask_spool(self) -> tuple[SpoolFigures, list[FoldedCounts]]:
+        """What has to be read from the disk. Runs in a thread of its own, but for the first and the last time."""
+        return self._parts.spool.figures(), self._parts.spool.folded()
 
     def _look(self, now_s: float, figures: SpoolFigures, settings_fault: str) -> bool:
         """Note how every component does; True when one became well or ill, or another package serves."""
@@ -243,7 +257,7 @@ class Reporting:
         if sender is None:
             return
         # One report of folded passes is under way at a time; repeats would be dropped by their id, but cost bytes.
-        folded: Sequence[FoldedCounts] = [] if self._folded_offered else spool.folded()[:FOLDED_AT_ONCE]
+        folded: Sequence[FoldedCounts] = [] if self._folded_offered else self._unreported()[:FOLDED_AT_ONCE]
         around = Around(
             spool=figures,
             review=self._parts.inspector.review.counts,
@@ -257,6 +271,7 @@ class Reporting:
         carried = {entry["id"] for entry in message.get("folded", ())}
 
         def sent() -> None:
+            self._folded_sent |= carried
             spool.mark_folded_sent([counts for counts in folded if counts.id in carried])
             self._folded_offered = False
 
@@ -266,6 +281,12 @@ class Reporting:
         self._folded_offered = self._folded_offered or bool(carried)
         hears = (sent, dropped) if carried else (None, None)
         sender.offer(self._topics.metrics, dump_metrics(message), _METRICS_KEPT, *hears)
+
+    def _unreported(self) -> list[FoldedCounts]:
+        """Counts of folded passes in the spool's last answer, which may be older than their report."""
+        found = self._stored[1]
+        self._folded_sent &= {counts.id for counts in found}
+        return [counts for counts in found if counts.id not in self._folded_sent]
 
 
 def tell_refusal(

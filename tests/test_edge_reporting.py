@@ -1,6 +1,8 @@
 """What the device tells about itself: folded passes arrive in spite of outages, totals of what went wrong are told."""
 
 import json
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 from sending import TOPICS, Recorder, until
+from spool_writer import result
 
 from edge.errors import RefusedError
 from edge.figures import Figures
@@ -19,8 +22,9 @@ from edge.selection import Counts as ImageCounts
 from edge.sender import Sender
 from edge.served import ServingState
 from edge.settings import InspectorSettings
-from edge.spool import FoldedCounts, Spool, SpoolSettings
+from edge.spool import FoldedCounts, Spool, SpoolSettings, rows
 from edge.spool.store import Batch, Store
+from edge.spool.writer import Writer
 from edge.state_file import StateFile
 from edge.transports.settings import SenderSettings
 from edge.uploader.supervisor import UploadState
@@ -122,3 +126,40 @@ def test_totals_of_what_went_wrong_are_in_metrics_and_health(device: Device) -> 
     said = device.told(TOPICS.health)[0]["components"]["inspector"]["message"]
     assert "unacknowledged: 4" in said
     assert "packages refused: 3" in said
+
+
+def test_a_disk_that_hangs_holds_up_no_look_and_health_says_so(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    counters = rows.counters
+    monkeypatch.setattr(rows, "counters", lambda connection: release.wait(20) and counters(connection))
+    monkeypatch.setattr(Writer, "refusal", lambda self: "the disk has taken nothing for 11 s")
+    device.sender.start()
+    began_s = time.monotonic()
+    device.minutes(3)
+    assert time.monotonic() - began_s < 5.0
+    assert not release.is_set()
+    release.set()
+    until(lambda: len(device.told(TOPICS.metrics)) == 3)
+    assert "taken nothing for 11 s" in device.told(TOPICS.health)[0]["components"]["spool"]["message"]
+    assert len(carriers(device)) == 1
+
+
+def test_counts_are_reported_once_though_the_answer_that_holds_them_is_old(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.sender.start()
+    device.minutes(1)
+    until(lambda: device.spool.folded() == [])
+    monkeypatch.setattr(device.reporting._spool_asked, "take", lambda: None)
+    device.minutes(2)
+    until(lambda: len(device.told(TOPICS.metrics)) == 3)
+    assert carriers(device) == [0]
+
+
+def test_figures_that_are_refreshed_know_what_came_since(device: Device) -> None:
+    before = device.spool.figures()
+    for key in ("a", "b"):
+        device.spool.put(result(key))
+    after = device.spool.refreshed(before)
+    assert (after.queue_length, after.next_sequence) == (2, before.next_sequence + 2)
+    assert after.evicted == before.evicted

@@ -267,37 +267,56 @@ class Spool:
         return stored + [gap for gap in fresh if gap.first_sequence not in known]
 
     def figures(self) -> SpoolFigures:
-        """How the spool does."""
-        writer = self._writer
+        """How the spool does; asks the database."""
         nothing: Counter[str] = Counter()
         evicted = self._read(rows.counters, nothing)
         gaps = self.gaps()
         age = self._oldest_age_s()
-        with writer.lock:
-            held = list(writer.waiting.entries.values())
-            reason = writer.refusal()
-            evicted = evicted + writer.waiting.dropped
-            unsent, images, size = writer.totals
+        with self._writer.lock:
+            evicted = evicted + self._writer.waiting.dropped
             return SpoolFigures(
-                state="ok" if reason is None else "memory",
-                reason=reason,
-                notice=writer.opener.notice or (FORGOT if writer.forgot else None),
-                queue_length=max(0, unsent - len(writer.marks)) + sum(not (e.sent or e.stored) for e in held),
                 oldest_age_s=age,
-                in_memory=sum(not entry.stored for entry in held),
-                bytes=size,
-                quota_bytes=self._settings.quota_bytes,
                 evicted=dict(evicted),
                 folded=evicted["pass"],
-                upload_backlog=images + sum(entry.image is not None for entry in held),
-                next_sequence=writer.numbering.next,
                 gaps=len(gaps),
                 lost=sum(gap.lost for gap in gaps),
-                duplicates=writer.duplicates,
-                commits=writer.commits,
-                commit_ms=writer.commit_s * 1000,
-                newly_lost=writer.numbering.lost,
+                **self._in_memory(),
             )
+
+    def refreshed(self, figures: SpoolFigures) -> SpoolFigures:
+        """Earlier figures, with all that memory knows as it is now; never waits for the disk.
+
+        What is counted in the database stays as it was: what it has taken since must not be counted in neither.
+        """
+        with self._writer.lock:
+            return replace(figures, **self._in_memory())
+
+    def upload_backlog(self) -> int:
+        """How many images the store has not confirmed; never waits for the disk."""
+        with self._writer.lock:
+            return int(self._in_memory()["upload_backlog"])
+
+    def _in_memory(self) -> dict[str, Any]:
+        """The figures that need no database, by their names; under the lock."""
+        writer = self._writer
+        held = list(writer.waiting.entries.values())
+        reason = writer.refusal()
+        unsent, images, size = writer.totals
+        return {
+            "state": "ok" if reason is None else "memory",
+            "reason": reason,
+            "notice": writer.opener.notice or (FORGOT if writer.forgot else None),
+            "queue_length": max(0, unsent - len(writer.marks)) + sum(not (e.sent or e.stored) for e in held),
+            "in_memory": sum(not entry.stored for entry in held),
+            "bytes": size,
+            "quota_bytes": self._settings.quota_bytes,
+            "upload_backlog": images + sum(entry.image is not None for entry in held),
+            "next_sequence": writer.numbering.next,
+            "duplicates": writer.duplicates,
+            "commits": writer.commits,
+            "commit_ms": writer.commit_s * 1000,
+            "newly_lost": writer.numbering.lost,
+        }
 
     def flush(self, timeout_s: float) -> bool:
         """Have everything committed at once; False when the disk refuses or that takes longer."""
