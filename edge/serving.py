@@ -9,18 +9,29 @@ import dataclasses
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge.backoff import Backoff
 from edge.last_good import LastGood, package_digest
 from edge.loading import Attempt, Deployed, Loader, good_state
 from edge.package import CONTRACT_FILE
+from edge.polled import Polled
 from edge.served import Served, ServingState
 
 _log = logging.getLogger(__name__)
 
 _POLL_S = 1.0  # between two looks at the link
 _RETRY_S = (5.0, 600.0)  # first and longest wait after a refusal, while the package's files stay the same
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a look at the disk found."""
+
+    deployed: Deployed | None
+    fault: OSError | None = None  # why there is none
+    last_good: bool = False  # whether there is one; only looked for without a deployed package
 
 
 class Serving:
@@ -49,6 +60,7 @@ class Serving:
         self._last_good_fault = ""  # why the last good package cannot be opened, when it is needed
         self._backoff = Backoff(*_RETRY_S)
         self._poll_at_s = 0.0
+        self._looks = Polled(self._look, "package-link")
         self._loading: threading.Thread | None = None
         self._loaded: Attempt | None = None
 
@@ -66,10 +78,12 @@ class Serving:
 
     def start(self) -> None:
         """Open the deployed package; when it is bad or not there, the last good one."""
-        self._take(self._loader.attempt(self._look(), None))
+        self._take(self._loader.attempt(self._note(self._look()), None))
 
     def tick(self, now_s: float) -> bool:
         """Look for a new package now and then; switch to it once it has proved good.
+
+        The disk is read on another thread; what it holds is followed at a later tick.
 
         Args:
             now_s: time.monotonic().
@@ -82,11 +96,18 @@ class Serving:
         if loaded is not None:
             self._loaded = None
             return self._take(loaded)
-        if loading or now_s < self._poll_at_s:
+        if loading:
             return False
-        self._poll_at_s = now_s + _POLL_S
-        deployed = self._look()
-        if deployed is None and (self._served is not None or self._kept.find() is None):
+        if now_s >= self._poll_at_s:
+            self._poll_at_s = now_s + _POLL_S
+            self._looks.ask()
+        seen = self._looks.take()
+        return seen is not None and self._follow(seen)
+
+    def _follow(self, seen: _Seen) -> bool:
+        """Begin to open what was found, if it is new; True when another package serves from now on."""
+        deployed = self._note(seen)
+        if deployed is None and (self._served is not None or not seen.last_good):
             return False
         if deployed is not None and self._served is not None and deployed.digest == self._served.digest:
             if self._state.ok:
@@ -105,23 +126,30 @@ class Serving:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Give a package that is being opened a little time to be done with."""
+        self._looks.close()
         if self._loading is not None:
             self._loading.join(timeout_s)
 
-    def _look(self) -> Deployed | None:
-        """What the link leads to now; None when there is nothing, which the state then says."""
+    def _look(self) -> _Seen:
+        """What the link leads to now. Runs in a thread of its own, but for the first time."""
         folder = os.path.realpath(self._link)
+        refused = self._refused
         try:
             found = os.stat(os.path.join(folder, CONTRACT_FILE))  # noqa: PTH116,PTH118  not a Path: asked every second
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
-            if self._refused is not None and (folder, stamp) == (self._refused.folder, self._refused.stamp):
-                return self._refused
-            return Deployed(folder, stamp, package_digest(Path(folder)))
+            if refused is not None and (folder, stamp) == (refused.folder, refused.stamp):
+                return _Seen(refused)
+            return _Seen(Deployed(folder, stamp, package_digest(Path(folder))))
         except OSError as error:
+            return _Seen(None, error, self._kept.find() is not None)
+
+    def _note(self, seen: _Seen) -> Deployed | None:
+        """What was found; when that is nothing, the state says so."""
+        if seen.fault is not None:
             serves = "the last good package serves" if self._served else f"nothing serves{self._last_good_fault}"
-            message = f"no package at {self._link} ({error.strerror}); {serves}"
+            message = f"no package at {self._link} ({seen.fault.strerror}); {serves}"
             self._set_state(dataclasses.replace(self._state, ok=False, message=message, deployed=None))
-            return None
+        return seen.deployed
 
     def _attempt_aside(self, deployed: Deployed | None) -> None:
         self._loaded = self._loader.attempt(deployed, self._served)

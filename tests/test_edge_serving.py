@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -367,9 +368,8 @@ def test_a_package_can_be_replaced_in_a_plain_folder(tmp_path: Path) -> None:
     plain.start()
     first = plain.state().serving
     shutil.rmtree(folder)
-    plain.tick(time.monotonic() + 10)
+    tick_until(plain, lambda: not plain.state().ok)
     assert plain.state().serving == first
-    assert not plain.state().ok
     make_package(tmp_path / "other", operating_point=OTHER).rename(folder)
     tick_until(plain, lambda: plain.state().ok)
     assert plain.state().serving == package_digest(folder) != first
@@ -508,3 +508,19 @@ def test_a_damaged_copy_is_not_taken_for_good_when_the_disk_takes_no_other(
     assert served is not None
     assert served.package.folder == link.resolve()
     assert "no copy of it could be kept" in again.state().message
+
+
+def test_a_disk_that_does_not_answer_holds_up_no_tick(link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = serving(link)
+    good.start()
+    release = threading.Event()
+    digest = edge.serving.package_digest
+    monkeypatch.setattr(edge.serving, "package_digest", lambda folder: release.wait(20) and digest(folder))
+    make_package(link.parent / "second", operating_point=OTHER)
+    deploy(link.parent, "second")
+    began_s = time.monotonic()
+    for seconds in range(5):
+        assert not good.tick(began_s + seconds)
+    assert time.monotonic() - began_s < 5.0
+    release.set()
+    tick_until(good, lambda: good.state().serving == digest(link))
