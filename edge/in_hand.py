@@ -4,6 +4,9 @@ A picture may take more memory than there is, or meet a fault in native code. Th
 folder offers the same file first. The notes lie in one small file with a line for each worker: written before a part
 is judged, blanked after it, never synced, since the file of a process that dies is whole without that. A start that
 finds notes counts them; a part that was in hand at two ends is an error from then on.
+
+With several workers the notes of innocent parts stand beside that of the one to blame. So all of them are suspects,
+and a suspect is judged alone: no other part is in hand meanwhile. Only a note that stood alone counts as a second end.
 """
 
 import contextlib
@@ -12,6 +15,7 @@ import json
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 from edge.spool.files import replace_file
@@ -34,6 +38,9 @@ class InHand:
     def __init__(self, folder: Path) -> None:
         self._suspects = _read_suspects(folder / _SUSPECTS)
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # a part is no longer in hand
+        self._noted: set[int] = set()  # workers with a part in hand
+        self._alone: tuple[int, float, str] | None = None  # worker, deadline and digest of the suspect whose turn it is
         self._file: int | None = None
         try:
             noted = _read_notes(folder / _NOTES)
@@ -44,23 +51,56 @@ class InHand:
         except OSError as error:
             _log.warning("event=in_hand_not_noted reason=%r", str(error))
 
-    def begin(self, worker: int, source_key: str) -> str | None:
-        """Note that a worker begins with a part; or why it must not.
+    def begin(self, worker: int, source_key: str, deadline_s: float) -> str | None:
+        """Note that a worker begins with a part; or why it must not. Waits while a suspect is judged alone.
 
         Args:
             worker: number.
             source_key: of the part.
+            deadline_s: time.monotonic() by which the part needs its verdict.
+
+        Raises:
+            TimeoutError: it could not begin by its deadline.
         """
         digest = _digest(source_key)
-        ends = self._suspects.get(digest, 0)
-        if ends >= ENDS:
-            return f"this program ended {ends} times while it judged this part; look at the picture by hand"
-        self._write(worker, digest)
+        with self._lock:
+            ends = self._suspects.get(digest, 0)
+            if ends >= ENDS:
+                return f"this program ended {ends} times while it judged this part; look at the picture by hand"
+            self._wait_for_suspect(deadline_s)
+            if ends:
+                self._wait_for_others((worker, deadline_s, digest))
+            self._noted.add(worker)
+            self._write(worker, digest)
         return None
 
     def end(self, worker: int) -> None:
         """The part has its judgement, and this process lives."""
-        self._write(worker, "")
+        with self._lock:
+            self._noted.discard(worker)
+            self._write(worker, "")
+            if self._alone is not None and self._alone[0] == worker:
+                self._suspects.pop(self._alone[2], None)
+                self._alone = None
+            self._changed.notify_all()
+
+    def _wait_for_suspect(self, deadline_s: float) -> None:
+        """Until no suspect has its turn; one that hangs loses it at its own deadline."""
+        while self._alone is not None and (now_s := time.monotonic()) < self._alone[1]:
+            if now_s >= deadline_s:
+                raise TimeoutError("another part was judged alone: this program ended while it was in hand")
+            self._changed.wait(min(deadline_s, self._alone[1]) - now_s)
+
+    def _wait_for_others(self, turn: tuple[int, float, str]) -> None:
+        """Take the turn and wait until no other part is in hand; give it back when that takes too long."""
+        self._alone = turn
+        left_s = max(0.0, turn[1] - time.monotonic())
+        if self._changed.wait_for(lambda: not self._noted, left_s):
+            return
+        if self._alone is turn:  # else another suspect has it, as this one's deadline has come
+            self._alone = None
+            self._changed.notify_all()
+        raise TimeoutError("it is to be judged alone, and another part was still in hand")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -70,14 +110,16 @@ class InHand:
                 os.close(file)
 
     def _write(self, worker: int, digest: str) -> None:
-        # A full disk: then there is no note.
-        with self._lock, contextlib.suppress(OSError):
+        # Under the lock. A full disk: then there is no note.
+        with contextlib.suppress(OSError):
             if self._file is not None:
                 os.pwrite(self._file, f"{digest:<{_DIGEST}}\n".encode(), worker * (_DIGEST + 1))
 
     def _count(self, noted: list[str]) -> None:
+        most = ENDS if len(noted) == 1 else ENDS - 1  # among several it is not known which is to blame
         for digest in noted:
-            ends = self._suspects.pop(digest, 0) + 1
+            before = self._suspects.pop(digest, 0)
+            ends = max(before, min(before + 1, most))
             self._suspects[digest] = ends
             _log.warning("event=ended_with_part_in_hand key_digest=%s times=%d", digest, ends)
         while len(self._suspects) > _MOST:

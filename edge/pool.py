@@ -181,7 +181,10 @@ class JudgePool:
                 return failed(*part.fault), served
             if served is None:
                 return failed("model", f"{part.name}: no good model package is here; see the health message"), None
-            refused = self._in_hand.begin(number, part.source_key) if self._in_hand is not None else None
+            try:
+                refused = self._begin(slot, number)
+            except TimeoutError as error:
+                return _overdue(slot, time.monotonic(), str(error)), served
             if refused is not None:
                 return failed("poison", f"{part.name}: {refused}"), served
             check = self._check
@@ -191,6 +194,16 @@ class JudgePool:
         except Exception as error:  # noqa: BLE001  whatever one part does to the judge, the next one is judged
             _log.exception("event=judge_failed part=%r", part.name)
             return failed("internal", f"{part.name}: {type(error).__name__}: {error}"), served
+
+    def _begin(self, slot: Slot, number: int) -> str | None:
+        """Note that the part is in hand; why it must not be judged, or None.
+
+        Raises:
+            TimeoutError: its deadline came before its turn.
+        """
+        if self._in_hand is None:
+            return None
+        return self._in_hand.begin(number, slot.part.source_key, slot.deadline_s)
 
     def _complete(self, slot: Slot, judgement: Judgement, served: Served | None) -> None:
         """Give a part its verdict unless it has one, and tell what is next in order."""

@@ -21,6 +21,7 @@ import edge.judge
 import edge.keeping
 import edge.pool
 from edge.contract import InputGuard, OperatingPoint, Range
+from edge.in_hand import InHand
 from edge.part import Part
 from edge.results import Result
 from edge.review import ReviewSettings
@@ -814,3 +815,18 @@ def test_a_picture_with_more_pixels_than_the_settings_allow_is_an_error(tmp_path
     rig = Rig(tmp_path, serving, [part(1)], limits=Limits(60_000, max_pixels=pixels))
     rig.run()
     assert rig.errors == [None]
+
+
+def test_a_part_that_waits_for_a_suspect_until_its_deadline_is_late_and_no_poison(
+    tmp_path: Path, serving: Serving
+) -> None:
+    InHand(tmp_path).begin(0, "bomb", time.monotonic() + 1)  # the process ends
+    in_hand = InHand(tmp_path)
+    in_hand.begin(9, "bomb", time.monotonic() + 1.0)
+    rig = Rig(tmp_path, serving, [part(0)], in_hand=in_hand, limits=Limits(deadline_ms=200))
+    rig.run()
+    assert rig.errors == ["deadline"]
+    later = Rig(tmp_path, serving, [part(1)], in_hand=in_hand, limits=Limits(deadline_ms=20_000))
+    later.run()
+    assert later.errors == [None]  # the suspect's own deadline has passed
+    in_hand.close()
