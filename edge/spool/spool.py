@@ -286,7 +286,7 @@ class Spool:
     def refreshed(self, figures: SpoolFigures) -> SpoolFigures:
         """Earlier figures, with all that memory knows as it is now; never waits for the disk.
 
-        What is counted in the database stays as it was: what it has taken since must not be counted in neither.
+        Counters, gaps and age stay as they were: what moves from memory to the database is then missing in no total.
         """
         with self._writer.lock:
             return replace(figures, **self._in_memory())
