@@ -24,7 +24,7 @@ from inspection.synthesis.flange import Damage, shade
 from inspection.synthesis.scene import SIZE_PX, draw_lot, draw_pose
 
 IMAGES = 24  # of a small sample
-UNSEEN_SEEDS = (101, 102, 103)  # the generator was developed on seeds 0 to 5
+UNSEEN_SEEDS = (211, 212, 213)  # the generator was developed on seeds 0 to 5, and 101 was looked at
 
 
 @pytest.fixture(scope="module")
