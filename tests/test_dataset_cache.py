@@ -19,9 +19,11 @@ from PIL import Image
 
 from edge.contract import RESIZE_MODES, InputContract
 from edge.preprocess import prepare_file
+from inspection.dataset import looking
 from inspection.dataset.cache import PREPROCESSING_VERSION, PixelCache, cache_prefix
 from inspection.dataset.intake import prepare_dataset
 from inspection.dataset.manifest import Snapshot, latest_entry
+from inspection.dataset.sources import open_source
 from inspection.errors import DataError
 from inspection.settings import Settings, parse_settings
 from inspection.storage import LocalStorage
@@ -268,6 +270,19 @@ def test_a_crash_of_a_worker_names_the_images_it_had(folder: Path, storage: Loca
         process.communicate()
     assert process.returncode == 1
     assert "a worker process died while it looked at one of dent/" in err
+
+
+def test_a_worker_that_dies_while_another_is_started_is_told_alike(
+    folder: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(*arguments: object) -> None:
+        raise ValueError("bad value(s) in fds_to_keep")
+
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", submit)
+    monkeypatch.setattr(looking, "PROCESSES_FROM", 1)
+    source = open_source(str(folder))
+    with pytest.raises(DataError, match=r"a worker process died while it looked at one of dent/"):
+        list(looking.look_at_all(source.images(), source, InputContract(32, 32), 2, progress=False))
 
 
 @pytest.mark.slow

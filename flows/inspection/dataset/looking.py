@@ -111,7 +111,7 @@ def _with_processes(job: Job, images: Sequence[SourceImage], workers: int) -> It
     running: dict[Future[list[Looked]], list[SourceImage]] = {}
     try:
         for chunk in cut_chunks(images, workers, min(_LARGEST_CHUNK, _rows_per_shard(job.contract))):
-            running[pool.submit(look_at_chunk, chunk)] = chunk
+            running[_submit(pool, chunk)] = chunk
             if len(running) >= 2 * workers:
                 yield from take_finished(running)
         while running:
@@ -120,10 +120,23 @@ def _with_processes(job: Job, images: Sequence[SourceImage], workers: int) -> It
         # a worker that was being started while the pool broke is not ended by it, and would be waited for without end
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
-        suspects = [image.uri for chunk in running.values() for image in chunk]
+        suspects = [image.uri for chunk in running.values() for image in chunk] or [image.uri for image in images]
         raise DataError(
             f"{job.source.location}: a worker process died while it looked at one of {shown(suspects)}; if memory "
             "ran out, use fewer cores (taskset -c 0-3 …), else remove the file that crashes its decoder"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: list[SourceImage]) -> Future[list[Looked]]:
+    """Hand a chunk to the workers.
+
+    Raises:
+        BrokenProcessPool: a worker died; or dies just now, while the pool starts another one: its pipes are then closed
+            under the one that is being started, which Python tells as a bad descriptor.
+    """
+    try:
+        return pool.submit(look_at_chunk, chunk)
+    except (ValueError, OSError) as error:
+        raise BrokenProcessPool(str(error)) from error
